@@ -1,0 +1,1 @@
+//! How Kafka is reached: brokers, TLS and SASL by configuration.

@@ -1,0 +1,205 @@
+//! Where each object of a lake lies.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// A Hive directory of the lake, `dt=YYYY-MM-DD/hour=HH` in UTC. Ordered by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Directory {
+    hours_since_1970: i64,
+}
+
+impl Directory {
+    /// The directory of a Kafka timestamp in milliseconds. Times before 1970 and after 9999 count as those years' ends.
+    pub fn of(timestamp_ms: i64) -> Directory {
+        const END_OF_9999: i64 = 253_402_300_799_999 / HOUR_MS - 24;
+        Directory { hours_since_1970: timestamp_ms.div_euclid(HOUR_MS).clamp(0, END_OF_9999) }
+    }
+
+    /// The partition's values, for Glue: `["2026-11-23", "05"]`.
+    pub fn values(self) -> [String; 2] {
+        let time = self.start().to_zoned(TimeZone::UTC);
+        [time.strftime("%Y-%m-%d").to_string(), time.strftime("%H").to_string()]
+    }
+
+    fn start(self) -> Timestamp {
+        // `of` and `from_str` keep the hours far inside what a Timestamp holds.
+        Timestamp::from_second(self.hours_since_1970 * 3600).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+impl fmt::Display for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [dt, hour] = self.values();
+        write!(f, "dt={dt}/hour={hour}")
+    }
+}
+
+impl FromStr for Directory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Directory, String> {
+        let error = || format!("`{text}` is no directory of the form dt=YYYY-MM-DD/hour=HH");
+        let (dt, hour) = text.strip_prefix("dt=").and_then(|t| t.split_once("/hour=")).ok_or_else(error)?;
+        let date: civil::Date = dt.parse().map_err(|_| error())?;
+        let hour: i8 = hour.parse().map_err(|_| error())?;
+        if !(0..24).contains(&hour) {
+            return Err(error());
+        }
+        let start = date.at(hour, 0, 0, 0).to_zoned(TimeZone::UTC).map_err(|_| error())?;
+        Ok(Directory::of(start.timestamp().as_millisecond()))
+    }
+}
+
+impl serde::Serialize for Directory {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Directory {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Directory, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What the key of a data object says. The codec of Parquet is not in it; the format's extension is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataKey {
+    pub directory: Directory,
+    pub topic: String,
+    pub partition: i32,
+    pub epoch: u32,
+    /// The first offset of the range, also where no record has it.
+    pub start: i64,
+    pub extension: String,
+}
+
+/// The prefixes of one lake, and every key in it.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    pub prefix: String,
+    pub ledger_prefix: String,
+}
+
+impl Layout {
+    /// `<prefix>/dt=…/hour=…/<topic>+<partition>+e<epoch>+<start, 20 digits>.<extension>`
+    pub fn data(&self, key: &DataKey) -> String {
+        let DataKey { directory, topic, partition, epoch, start, extension } = key;
+        format!("{}/{directory}/{topic}+{partition}+e{epoch}+{start:020}.{extension}", self.prefix)
+    }
+
+    /// Reads a key made by [`Layout::data`]; `None` for any other.
+    pub fn parse_data(&self, key: &str) -> Option<DataKey> {
+        let rest = key.strip_prefix(&self.prefix)?.strip_prefix('/')?;
+        let (directory, name) = rest.rsplit_once('/')?;
+        let mut parts = name.split('+');
+        let (topic, partition, epoch, last) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (start, extension) = last.split_once('.')?;
+        let parsed = DataKey {
+            directory: directory.parse().ok()?,
+            topic: topic.to_owned(),
+            partition: partition.parse().ok()?,
+            epoch: epoch.strip_prefix('e')?.parse().ok()?,
+            start: start.parse().ok()?,
+            extension: extension.to_owned(),
+        };
+        // Only what would be written again to the letter: `+1` or `01` are somebody else's names.
+        (self.data(&parsed) == key).then_some(parsed)
+    }
+
+    /// Where the data objects of a topic-partition lie in one directory, whatever their epoch.
+    pub fn data_prefix(&self, directory: Directory, topic: &str, partition: i32) -> String {
+        format!("{}/{directory}/{topic}+{partition}+e", self.prefix)
+    }
+
+    /// A registered partition's location, relative to the bucket.
+    pub fn directory(&self, directory: Directory) -> String {
+        format!("{}/{directory}/", self.prefix)
+    }
+
+    /// `<ledger prefix>/<prefix>/<topic>/<partition>.json`
+    pub fn ledger(&self, topic: &str, partition: i32) -> String {
+        format!("{}/{}/{topic}/{partition}.json", self.ledger_prefix, self.prefix)
+    }
+
+    /// All ledgers of the lake lie under this prefix.
+    pub fn ledgers(&self) -> String {
+        format!("{}/{}/", self.ledger_prefix, self.prefix)
+    }
+
+    /// `<prefix>_dead_letters/dt=YYYY-MM-DD/<name>.json.gz`; names of the consumer's letters come from
+    /// [`Layout::dead_letters_of_range`], those of the producer's hold the invocation's id.
+    pub fn dead_letters(&self, directory: Directory, name: &str) -> String {
+        let [dt, _] = directory.values();
+        format!("{}{dt}/{name}.json.gz", self.dead_letters_prefix())
+    }
+
+    pub fn dead_letters_prefix(&self) -> String {
+        format!("{}_dead_letters/dt=", self.prefix)
+    }
+
+    /// A name that another content cannot take: it ends in the content's hash.
+    pub fn dead_letters_of_range(&self, data: &DataKey, end: i64, content_sha256: &str) -> String {
+        let DataKey { directory, topic, partition, epoch, start, .. } = data;
+        let hash: String = content_sha256.chars().take(16).collect();
+        self.dead_letters(*directory, &format!("{topic}+{partition}+e{epoch}+{start:020}-{end:020}+{hash}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout { prefix: "names".into(), ledger_prefix: "_ledger".into() }
+    }
+
+    fn key() -> DataKey {
+        DataKey {
+            directory: "dt=2026-11-23/hour=05".parse().unwrap(),
+            topic: "names_topic".into(),
+            partition: 2,
+            epoch: 1,
+            start: 42,
+            extension: "json.gz".into(),
+        }
+    }
+
+    #[test]
+    fn a_data_key_is_read_back_as_written() {
+        let text = layout().data(&key());
+        assert_eq!(text, "names/dt=2026-11-23/hour=05/names_topic+2+e1+00000000000000000042.json.gz");
+        assert_eq!(layout().parse_data(&text), Some(key()));
+    }
+
+    #[test]
+    fn other_names_are_no_data_keys() {
+        for other in [
+            "names/readme.txt",
+            "names2/dt=2026-11-23/hour=05/t+2+e1+00000000000000000042.parquet",
+            "names/dt=2026-11-23/hour=5/t+2+e1+00000000000000000042.parquet",
+            "names/dt=2026-11-23/hour=05/t+2+e1+42.parquet",
+            "names/dt=2026-11-23/hour=05/t+02+e1+00000000000000000042.parquet",
+        ] {
+            assert_eq!(layout().parse_data(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn directories_are_utc_hours_in_order_and_survive_any_timestamp() {
+        assert_eq!(Directory::of(1_795_410_367_000).to_string(), "dt=2026-11-23/hour=05");
+        assert!(Directory::of(i64::MIN) < Directory::of(0) || Directory::of(i64::MIN) == Directory::of(0));
+        for ms in [i64::MIN, -1, 0, 1_795_410_367_000, i64::MAX] {
+            let directory = Directory::of(ms);
+            assert_eq!(directory.to_string().parse(), Ok(directory));
+        }
+        assert!("dt=2026-11-23/hour=24".parse::<Directory>().is_err());
+    }
+}
