@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nisshi_broker::broker::Broker;
+use nisshi_broker::broker::Builder;
 use nisshi_broker::coordinator::group::administrator::GroupCoordinatorConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -55,7 +55,7 @@ fn port(mut arguments: impl Iterator<Item = String>) -> Option<u16> {
 #[tokio::main(worker_threads = 2)]
 async fn serve(port: u16) -> Result<(), Failure> {
     let url = Url::parse(&format!("tcp://{}:{port}", Ipv4Addr::LOCALHOST))?;
-    let mut broker = Broker::<(), ()>::builder()
+    let mut broker = Builder::<(), (), (), (), (), ()>::default()
         .node_id(1)
         .cluster_id("freshet")
         .incarnation_id(Uuid::from_u128(1))
@@ -70,6 +70,7 @@ async fn serve(port: u16) -> Result<(), Failure> {
         .silent(true)
         .build()
         .await?;
+    // `serve` is these two; apart, the first poll below is known to bind the port.
     broker.register().await?;
 
     let listening = broker.listen(Instant::now());
