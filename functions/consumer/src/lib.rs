@@ -1,0 +1,11 @@
+//! Topic → lake. [`handler`] is the whole way of a batch, top to bottom; the other files are its parts.
+
+pub mod catalog;
+pub mod config;
+pub mod decode;
+pub mod encode;
+pub mod event;
+pub mod handler;
+pub mod ledger;
+pub mod range;
+pub mod report;

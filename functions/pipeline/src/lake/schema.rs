@@ -1,6 +1,6 @@
 //! The table's columns, in order: the dataset's, then the system's. Glue, Arrow and SQL all see this one list.
 
-use crate::dataset::{Dataset, Type};
+use crate::dataset::Dataset;
 
 /// A column that the consumer adds to every row. Its id is below every id of a dataset file.
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +49,13 @@ pub fn hive_columns(dataset: &Dataset) -> Vec<(String, &'static str)> {
 /// The same columns as an Arrow schema, each with its Parquet field id. Timestamps are UTC microseconds.
 #[cfg(feature = "arrow")]
 pub fn arrow_schema(dataset: &Dataset) -> arrow_schema::Schema {
-    use arrow_schema::{DataType, Field, Schema, TimeUnit};
     use std::collections::HashMap;
+
+    use arrow_schema::{DataType, Field, Schema, TimeUnit};
+
+    use crate::dataset::Type;
+
+    use crate::dataset::Type;
 
     let micros = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let field = |id: i32, name: &str, data_type, nullable| {

@@ -1,0 +1,373 @@
+//! The way of a batch, top to bottom. docs/DESIGN.md, "Consumer", numbers the same steps and says why each is there.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use pipeline::config::{DatasetChoice, LakeConfig};
+use pipeline::dataset::Dataset;
+use pipeline::lake::{
+    Condition, DataKey, DeadLetter, FirstRecord, Header, Layout, Ledger, Put, PutRequest, RangeMetadata, Store,
+    StoreError, to_ndjson,
+};
+use pipeline::telemetry;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::catalog::{Catalog, CatalogError};
+use crate::decode::{Decoder, Payloads, Row};
+use crate::encode::{self, EncodeError, Encoder, Stamp};
+use crate::event::{Batch, Event, Record};
+use crate::ledger::OpenLedger;
+use crate::range::{self, Pending, Range, When};
+use crate::report::Report;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "the event is refused: {0}. The consumer takes events of Lambda's Kafka event source for its dataset's topic; check what invokes it"
+    )]
+    Event(String),
+    /// Going on could lose or double records. Kafka keeps them until an operator has acted.
+    #[error("{topic}-{partition} is stopped: {reason}. {cure}")]
+    Stopped { topic: String, partition: i32, reason: String, cure: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error(
+        "the function's time is nearly up: what is stored stays, the retry goes on behind it. If this repeats, raise the function's timeout or lower the event source's batch size"
+    )]
+    OutOfTime,
+}
+
+impl Error {
+    /// Stops the topic-partition of a ledger.
+    pub fn stopped(ledger: &Ledger, reason: String, cure: String) -> Error {
+        Error::Stopped { topic: ledger.topic.clone(), partition: ledger.partition, reason, cure }
+    }
+}
+
+/// One invocation: what time it is, and how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
+    /// No range is begun after it.
+    last_start: Option<Instant>,
+    /// The attempt fails at it, in good time for its answer to arrive.
+    give_up: Option<Instant>,
+}
+
+impl Attempt {
+    /// Without a limit of time.
+    pub fn at(now_ms: i64) -> Attempt {
+        Attempt { now_ms, last_start: None, give_up: None }
+    }
+
+    /// Up to Lambda's deadline, in milliseconds since 1970. One that is past is taken for unknown: emulators send such.
+    pub fn until(deadline_ms: u64) -> Attempt {
+        let now_ms = telemetry::now_ms();
+        let left = deadline_ms.saturating_sub(now_ms.unsigned_abs());
+        if left == 0 {
+            return Attempt::at(now_ms);
+        }
+        // Small limits keep most of their time, large ones a fixed reserve.
+        let reserve = |most_ms: u64, share: u64| Duration::from_millis(left - (left / share).min(most_ms));
+        let now = Instant::now();
+        Attempt { now_ms, last_start: Some(now + reserve(5_000, 4)), give_up: Some(now + reserve(1_000, 10)) }
+    }
+}
+
+pub struct Consumer<S, C> {
+    dataset: Dataset,
+    dataset_mismatch: bool,
+    layout: Layout,
+    decoder: Decoder,
+    store: S,
+    catalog: C,
+    concurrency: usize,
+}
+
+/// A range that is in the lake, by us or by a twin.
+struct Stored {
+    end: i64,
+    newest_timestamp: Option<i64>,
+}
+
+impl<S: Store, C: Catalog> Consumer<S, C> {
+    pub fn new(
+        choice: DatasetChoice,
+        lake: &LakeConfig,
+        store: S,
+        concurrency: usize,
+        catalog: impl FnOnce(Layout) -> C,
+    ) -> Consumer<S, C> {
+        let layout = Layout { prefix: lake.prefix.clone(), ledger_prefix: lake.ledger_prefix.clone() };
+        let DatasetChoice { dataset, mismatch } = choice;
+        let (decoder, catalog) = (Decoder::new(&dataset), catalog(layout.clone()));
+        Consumer { dataset, dataset_mismatch: mismatch, layout, decoder, store, catalog, concurrency }
+    }
+
+    /// Stores an event's records. An error means that the event source must deliver the whole batch again.
+    pub async fn handle(&self, payload: &[u8], attempt: &Attempt) -> Result<Report, Error> {
+        if self.dataset_mismatch {
+            tracing::warn!(
+                sha256 = self.dataset.sha256,
+                "The deployed dataset file is not the one in this build: deploy the code again."
+            );
+        }
+        let event = Event::parse(payload).map_err(Error::Event)?;
+        let batches = event.batches();
+        if let Some(batch) = batches.iter().find(|batch| batch.topic != self.dataset.topic.name) {
+            let (topic, expected) = (batch.topic, &self.dataset.topic.name);
+            return Err(Error::Event(format!(
+                "it holds records of topic `{topic}`, dataset `{}` reads `{expected}`",
+                self.dataset.name
+            )));
+        }
+
+        // 1. Partitions side by side, each by itself in order. All are awaited, also after one failed.
+        let work = futures::stream::iter(&batches)
+            .map(|batch| self.store_batch(event.cluster(), batch, attempt))
+            .buffer_unordered(self.concurrency)
+            .fold((Report::default(), None), async |(mut total, mut failure), (report, result)| {
+                total += &report;
+                if let Err(error) = result {
+                    tracing::error!(error = %error, "The batch fails; the event source will deliver it again.");
+                    failure = failure.or(Some(error));
+                }
+                (total, failure)
+            });
+        let (report, failure) = match attempt.give_up {
+            Some(instant) => tokio::time::timeout_at(instant, work).await.map_err(|_| Error::OutOfTime)?,
+            None => work.await,
+        };
+
+        telemetry::emit("consumer", &self.dataset.name, &report.metrics(telemetry::now_ms(), self.dataset_mismatch));
+        // 9. Only when every partition is through.
+        match failure {
+            None => Ok(report),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// One topic-partition's records. The report counts what was done also where the result is an error.
+    async fn store_batch(
+        &self,
+        cluster: Option<&str>,
+        batch: &Batch<'_, '_>,
+        attempt: &Attempt,
+    ) -> (Report, Result<(), Error>) {
+        let mut report =
+            Report { records: batch.records.len() as u64, duplicates_dropped: batch.repeated, ..Report::default() };
+        let result = self.store_ranges(cluster, batch, attempt, &mut report).await;
+        (report, result)
+    }
+
+    async fn store_ranges(
+        &self,
+        cluster: Option<&str>,
+        batch: &Batch<'_, '_>,
+        attempt: &Attempt,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        // 2. The ledger is read while the records are decoded.
+        let expected = self.first_ledger(cluster, batch);
+        let directories = batch.directories();
+        let (ledger, payloads) =
+            tokio::join!(OpenLedger::open(&self.store, &self.layout, &expected, &directories), async {
+                Payloads::decode(&batch.records)
+            });
+        let mut open = ledger?;
+        open.check(&expected, &batch.records, attempt.now_ms)?;
+        let (mut pending, repeated) = Pending::new(&batch.records, &payloads).from(open.ledger.next_offset);
+        report.duplicates_dropped += repeated as u64;
+        report.offset_gaps += pending.gaps(open.ledger.next_offset);
+        report.create_time_batches += u64::from(batch.records.iter().any(|record| record.is_create_time()));
+
+        // 3. Ranges, each in one directory that never goes back.
+        while let Some(range) = range::next(&open.ledger, pending, attempt.now_ms) {
+            if attempt.last_start.is_some_and(|instant| Instant::now() >= instant) {
+                return Err(Error::OutOfTime);
+            }
+            // 4. No row is stored but invisible.
+            self.catalog.register(range.directory).await?;
+            let stored = self.store_range(&open.ledger, &range, attempt, report).await?;
+            // 8. After each range.
+            open.advance(stored.end, range.directory, stored.newest_timestamp).await?;
+            pending = pending.from(open.ledger.next_offset).0;
+        }
+        Ok(())
+    }
+
+    /// The ledger as it begins for a batch, and what an existing one is held against.
+    fn first_ledger(&self, cluster: Option<&str>, batch: &Batch) -> Ledger {
+        Ledger {
+            dataset: self.dataset.name.clone(),
+            prefix: self.layout.prefix.clone(),
+            format: self.extension().to_owned(),
+            cluster: cluster.map(str::to_owned),
+            topic: batch.topic.to_owned(),
+            partition: batch.partition,
+            epoch: 0,
+            next_offset: batch.records.first().map_or(0, |record| record.offset),
+            directory: None,
+            newest_timestamp: None,
+        }
+    }
+
+    /// Writes a range's dead letters and its object, or adopts the object that a twin has written.
+    async fn store_range(
+        &self,
+        ledger: &Ledger,
+        range: &Range<'_, '_, '_>,
+        attempt: &Attempt,
+        report: &mut Report,
+    ) -> Result<Stored, Error> {
+        let key = DataKey {
+            directory: range.directory,
+            topic: ledger.topic.clone(),
+            partition: ledger.partition,
+            epoch: ledger.epoch,
+            start: range.start,
+            extension: self.extension().to_owned(),
+        };
+        let mut encoder = Encoder::new(&self.dataset)?;
+        let (mut row, mut rows, mut bytes_in, mut letters) = (Row::default(), 0, 0, Vec::new());
+        for (record, value) in range.pending.values() {
+            bytes_in += value.map_or(0, <[u8]>::len) as u64;
+            match self.decode(record, value, &mut row, attempt) {
+                Ok(()) => {
+                    let (offset, timestamp) = (record.offset, record.timestamp);
+                    encoder
+                        .append(&row, Stamp { partition: ledger.partition, offset, epoch: ledger.epoch, timestamp })?;
+                    rows += 1;
+                }
+                Err(reason) => letters.push(self.dead_letter(ledger.epoch, record, reason)),
+            }
+        }
+        // A range without one good record still makes an object: it is the guard.
+        let body = Bytes::from(encoder.finish()?);
+
+        // 5. Dead letters first: what is behind the object is looked at by nobody again.
+        if !letters.is_empty() {
+            self.put_dead_letters(&key, range.end, &letters).await?;
+        }
+        let metadata = RangeMetadata {
+            end: range.end,
+            records: rows,
+            dead_letters: letters.len() as u64,
+            newest_timestamp: range.newest_timestamp,
+            first: range.first,
+            sha256: hex_sha256(&body),
+        };
+        let key = self.layout.data(&key);
+        // 6. Never overwrite.
+        let bytes_out = body.len() as u64;
+        let request = PutRequest {
+            key: key.clone(),
+            body,
+            condition: Condition::Absent,
+            content_type: encode::content_type(self.dataset.lake.format),
+            metadata: metadata.to_map(),
+        };
+        loop {
+            if let Put::Stored { .. } = self.store.put(request.clone()).await? {
+                report.objects_written += 1;
+                report.rows += rows;
+                report.dead_letters += letters.len() as u64;
+                report.bytes_in += bytes_in;
+                report.bytes_out += bytes_out;
+                report.newest_timestamp = report.newest_timestamp.max(range.newest_timestamp);
+                return Ok(Stored { end: range.end, newest_timestamp: range.newest_timestamp });
+            }
+            // 7. Written before, by an earlier attempt or one that is still alive: go on behind what it stored.
+            if let Some(head) = self.store.head(&key).await? {
+                report.ranges_adopted += 1;
+                return adopt(ledger, range.first, &key, &head.metadata);
+            }
+        }
+    }
+
+    /// A record in the future is refused whatever it holds.
+    fn decode(
+        &self,
+        record: &Record,
+        value: Result<&[u8], &str>,
+        row: &mut Row,
+        attempt: &Attempt,
+    ) -> Result<(), String> {
+        if range::when(record.timestamp, attempt.now_ms) == When::Future {
+            return Err(format!("the Kafka timestamp {} lies more than an hour in the future", record.timestamp));
+        }
+        self.decoder.decode(value?, row)
+    }
+
+    fn dead_letter(&self, epoch: u32, record: &Record, error: String) -> DeadLetter {
+        let Record { partition, offset, timestamp, .. } = record;
+        let topic = record.topic.to_string();
+        let base64 = |bytes: Vec<u8>| base64_simd::STANDARD.encode_to_string(bytes);
+        let headers = record.headers().into_iter();
+        DeadLetter {
+            id: format!("{topic}+{partition}+e{epoch}+{offset}"),
+            dataset: self.dataset.name.clone(),
+            stage: "decode".to_owned(),
+            error,
+            topic,
+            partition: Some(*partition),
+            epoch: Some(epoch),
+            offset: Some(*offset),
+            timestamp: *timestamp,
+            key: record.key.as_ref().map(|key| key.to_string()),
+            headers: headers.map(|(name, value)| Header { name, value: value.map(base64) }).collect(),
+            payload: record.value.as_ref().map(|value| value.to_string()),
+        }
+    }
+
+    async fn put_dead_letters(&self, key: &DataKey, end: i64, letters: &[DeadLetter]) -> Result<(), Error> {
+        let lines = to_ndjson(letters);
+        let key = self.layout.dead_letters_of_range(key, end, &hex_sha256(&lines));
+        let request = PutRequest {
+            key,
+            body: Bytes::from(encode::gzip(&lines)?),
+            condition: Condition::Absent,
+            content_type: "application/x-ndjson",
+            metadata: Default::default(),
+        };
+        // Refused: the same letters are there already, the key holds their hash.
+        self.store.put(request).await?;
+        Ok(())
+    }
+
+    fn extension(&self) -> &'static str {
+        self.dataset.lake.format.extension()
+    }
+}
+
+/// Takes over the end of a range that a twin has stored, if it begins with the very same record.
+fn adopt(
+    ledger: &Ledger,
+    first: FirstRecord,
+    key: &str,
+    metadata: &std::collections::HashMap<String, String>,
+) -> Result<Stored, Error> {
+    let stop =
+        |reason| Error::stopped(ledger, reason, "Run `freshet verify --deep` and see docs/RUNBOOK.md".to_owned());
+    let theirs =
+        RangeMetadata::from_map(metadata).map_err(|reason| stop(format!("{key} {reason}: somebody else wrote it")))?;
+    if theirs.first != first {
+        let FirstRecord { offset, timestamp } = theirs.first;
+        return Err(stop(format!(
+            "{key} begins with offset {offset} of {timestamp}, the batch with offset {} of {}: another log is stored there",
+            first.offset, first.timestamp
+        )));
+    }
+    Ok(Stored { end: theirs.end, newest_timestamp: theirs.newest_timestamp })
+}
+
+fn hex_sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}

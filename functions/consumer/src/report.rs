@@ -1,0 +1,79 @@
+//! What an invocation did: the function's answer, and its metrics.
+
+use std::ops::AddAssign;
+
+use pipeline::telemetry::{self, Metric};
+use serde::Serialize;
+
+use crate::handler::Error;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub records: u64,
+    pub rows: u64,
+    pub dead_letters: u64,
+    pub duplicates_dropped: u64,
+    pub objects_written: u64,
+    pub ranges_adopted: u64,
+    pub offset_gaps: u64,
+    pub create_time_batches: u64,
+    /// Bytes of the records' values.
+    pub bytes_in: u64,
+    /// Bytes of the data objects.
+    pub bytes_out: u64,
+    /// Kafka timestamp of the newest record stored, in milliseconds since 1970.
+    pub newest_timestamp: Option<i64>,
+}
+
+impl AddAssign<&Report> for Report {
+    fn add_assign(&mut self, other: &Report) {
+        self.records += other.records;
+        self.rows += other.rows;
+        self.dead_letters += other.dead_letters;
+        self.duplicates_dropped += other.duplicates_dropped;
+        self.objects_written += other.objects_written;
+        self.ranges_adopted += other.ranges_adopted;
+        self.offset_gaps += other.offset_gaps;
+        self.create_time_batches += other.create_time_batches;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.newest_timestamp = self.newest_timestamp.max(other.newest_timestamp);
+    }
+}
+
+impl Report {
+    /// Freshness only where something was stored: an alarm on it treats missing data as breaching.
+    pub fn metrics(&self, now_ms: i64, dataset_mismatch: bool) -> Vec<(Metric, u64)> {
+        let mut metrics = vec![
+            (telemetry::ROWS_STORED, self.rows),
+            (telemetry::OBJECTS_WRITTEN, self.objects_written),
+            (telemetry::BYTES_IN, self.bytes_in),
+            (telemetry::BYTES_OUT, self.bytes_out),
+            (telemetry::DUPLICATES_DROPPED, self.duplicates_dropped),
+            (telemetry::RANGES_ADOPTED, self.ranges_adopted),
+            (telemetry::DEAD_LETTERS, self.dead_letters),
+            (telemetry::OFFSET_GAPS, self.offset_gaps),
+            (telemetry::CREATE_TIME_BATCHES, self.create_time_batches),
+            (telemetry::DATASET_MISMATCH, u64::from(dataset_mismatch)),
+        ];
+        if let Some(newest) = self.newest_timestamp {
+            metrics.push((telemetry::FRESHNESS, now_ms.saturating_sub(newest).max(0).unsigned_abs()));
+        }
+        metrics
+    }
+}
+
+/// What Lambda shows for a failed invocation: `errorType` for alarms and filters, `errorMessage` for people.
+impl From<Error> for lambda_runtime::Diagnostic {
+    fn from(error: Error) -> lambda_runtime::Diagnostic {
+        let error_type = match error {
+            Error::Event(_) => "Event",
+            Error::Stopped { .. } => "Stopped",
+            Error::Store(_) => "Store",
+            Error::Catalog(_) => "Catalog",
+            Error::Encode(_) => "Encode",
+            Error::OutOfTime => "OutOfTime",
+        };
+        lambda_runtime::Diagnostic { error_type: error_type.to_owned(), error_message: error.to_string() }
+    }
+}

@@ -1,0 +1,5 @@
+//! What the tests share.
+
+pub mod events;
+pub mod memory_store;
+pub mod rows;
