@@ -1,0 +1,65 @@
+//! What the topic holds: the first and the next offset of each partition.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use pipeline::config::Env;
+use pipeline::kafka::{KafkaConfig, KafkaContext, KafkaSettings};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::types::RDKafkaErrorCode;
+
+use crate::Error;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    /// The first offset that the topic still holds.
+    pub low: i64,
+    /// The offset that the next record will get.
+    pub high: i64,
+}
+
+/// How to reach these brokers; TLS and SASL are in the environment's `KAFKA_*`, as for the functions.
+pub async fn connect(bootstrap: &str, sdk: &SdkConfig) -> Result<KafkaConfig, Error> {
+    let text = |(k, v): (std::ffi::OsString, std::ffi::OsString)| Some((k.into_string().ok()?, v.into_string().ok()?));
+    let brokers = ("KAFKA_BOOTSTRAP_SERVERS".to_owned(), bootstrap.to_owned());
+    let mut env = Env::new(std::env::vars_os().filter_map(text).chain([brokers]));
+    let settings = KafkaSettings::read(&mut env);
+    env.finish(settings)?.resolve(sdk).await.map_err(|e| Error::stopped(e.to_string()))
+}
+
+/// The watermarks of each partition of a topic.
+pub async fn watermarks(config: &KafkaConfig, topic: &str) -> Result<BTreeMap<i32, Watermarks>, Error> {
+    let (config, name) = (config.clone(), topic.to_owned());
+    // rdkafka's metadata calls block.
+    let asked = tokio::task::spawn_blocking(move || ask(&config, &name)).await;
+    let reason = match asked {
+        Ok(Ok(found)) => return Ok(found),
+        Ok(Err(reason)) => reason,
+        Err(panic) => panic.to_string(),
+    };
+    Err(Error::stopped(format!(
+        "cannot read the offsets of the topic `{topic}`: {reason}. Check --kafka, the KAFKA_* variables and the network"
+    )))
+}
+
+fn ask(config: &KafkaConfig, topic: &str) -> Result<BTreeMap<i32, Watermarks>, String> {
+    let client = config.client_config().create_with_context::<KafkaContext, BaseConsumer<_>>(config.context());
+    let consumer = client.map_err(|e| e.to_string())?;
+    config.sign_in(consumer.client()).map_err(|e| e.to_string())?;
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(|e| e.to_string())?;
+    let mut found = BTreeMap::new();
+    for answer in metadata.topics() {
+        if let Some(error) = answer.error() {
+            return Err(RDKafkaErrorCode::from(error).to_string());
+        }
+        for partition in answer.partitions() {
+            let (low, high) = consumer.fetch_watermarks(topic, partition.id(), PATIENCE).map_err(|e| e.to_string())?;
+            found.insert(partition.id(), Watermarks { low, high });
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,25 @@
+//! The command line: arguments in, exit status out.
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use freshet::{Cli, Error};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = std::io::stdout().lock();
+    let done = freshet::run(cli, &mut out).await;
+    let done = done.and_then(|status| Ok(out.flush().map(|()| status)?));
+    match done {
+        Ok(status) => status,
+        // The reader has seen enough (`| head`): nothing is wrong.
+        Err(Error::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell where standard error is closed too.
+            let _ = writeln!(std::io::stderr(), "freshet: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

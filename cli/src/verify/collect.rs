@@ -1,0 +1,145 @@
+//! Reads the lake into an inventory. The order of reading is what makes it safe to run beside a working consumer, which
+//! writes letters, then the object, then the ledger: ledgers are read first, letters last.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use pipeline::lake::{DataKey, Ledger, Listed, RangeMetadata, Store};
+
+use super::VerifyOptions;
+use super::inventory::{DataObject, Inventory, LedgerObject, LettersObject, Rows};
+use super::rows;
+use crate::{Error, Target};
+
+const HEADS_AT_ONCE: usize = 64;
+/// Each is whole in memory while its rows are read.
+const READS_AT_ONCE: usize = 4;
+const DAY_MS: i64 = 86_400_000;
+
+/// Everything but the catalog and the topic.
+pub async fn collect<S: Store>(store: &S, target: &Target, options: &VerifyOptions) -> Result<Inventory, Error> {
+    let layout = &target.layout;
+    let (mut ledgers, mut foreign) = ledgers(store, target).await?;
+    let listed = store.list(&format!("{}/", layout.prefix), None).await?;
+    let mut keys = Vec::new();
+    for Listed { key, .. } in listed {
+        match layout.parse_data(&key) {
+            Some(parsed) => keys.push((key, parsed)),
+            None => foreign.push(key),
+        }
+    }
+    late_ledgers(store, target, &keys, &mut ledgers).await?;
+    let mut objects: Vec<DataObject> = stream::iter(keys)
+        .map(|(name, key)| with_metadata(store, name, key))
+        .buffered(HEADS_AT_ONCE)
+        .try_collect()
+        .await?;
+    if options.deep {
+        let found: Vec<Result<Rows, String>> =
+            stream::iter(&objects).map(|object| rows_of(store, object)).buffered(READS_AT_ONCE).try_collect().await?;
+        for (object, rows) in objects.iter_mut().zip(found) {
+            object.rows = Some(rows);
+        }
+    }
+    let listed = store.list(&layout.dead_letters_prefix(), None).await?;
+    let letters = listed.into_iter().filter_map(|Listed { key, .. }| {
+        layout.parse_dead_letters(&key).map(|parsed| LettersObject { name: key, key: parsed, offsets: None })
+    });
+    let letters = stream::iter(letters)
+        .map(|letters| with_offsets(store, letters, options.deep))
+        .buffered(READS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let now = pipeline::telemetry::now_ms();
+    Ok(Inventory {
+        target: target.clone(),
+        deep: options.deep,
+        ledgers,
+        objects,
+        letters,
+        foreign,
+        registered: None,
+        watermarks: None,
+        letters_since: now.saturating_sub(i64::from(options.dead_letter_days).saturating_mul(DAY_MS)),
+    })
+}
+
+/// The lake's ledgers, and keys among them that are none.
+pub async fn ledgers<S: Store>(store: &S, target: &Target) -> Result<(Vec<LedgerObject>, Vec<String>), Error> {
+    let prefix = target.layout.ledgers();
+    let mut foreign = Vec::new();
+    let mut ledgers = Vec::new();
+    for Listed { key, .. } in store.list(&prefix, None).await? {
+        match place(target, &key) {
+            Some((topic, partition)) => ledgers.extend(ledger(store, target, topic, partition).await?),
+            None => foreign.push(key),
+        }
+    }
+    ledgers.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    Ok((ledgers, foreign))
+}
+
+/// The ledger of one topic-partition; `None` where there is none.
+pub async fn ledger<S: Store>(
+    store: &S,
+    target: &Target,
+    topic: String,
+    partition: i32,
+) -> Result<Option<LedgerObject>, Error> {
+    let key = target.layout.ledger(&topic, partition);
+    let Some(object) = store.get(&key).await? else { return Ok(None) };
+    let ledger = Ledger::parse(&object.body).map_err(|e| e.to_string());
+    Ok(Some(LedgerObject { key, topic, partition, ledger }))
+}
+
+/// Topic and partition of a ledger's key.
+fn place(target: &Target, key: &str) -> Option<(String, i32)> {
+    let (topic, file) = key.strip_prefix(&target.layout.ledgers())?.rsplit_once('/')?;
+    let partition = file.strip_suffix(".json")?.parse().ok()?;
+    // Also refuses `01.json`, and topics with a slash, which Kafka does not have.
+    (!topic.contains('/') && target.layout.ledger(topic, partition) == key).then(|| (topic.to_owned(), partition))
+}
+
+/// A partition may have got its ledger and its first object after the ledgers were listed.
+async fn late_ledgers<S: Store>(
+    store: &S,
+    target: &Target,
+    keys: &[(String, DataKey)],
+    ledgers: &mut Vec<LedgerObject>,
+) -> Result<(), Error> {
+    let known: BTreeSet<(&str, i32)> = ledgers.iter().map(|l| (l.topic.as_str(), l.partition)).collect();
+    let found: BTreeSet<(&str, i32)> = keys.iter().map(|(_, key)| (key.topic.as_str(), key.partition)).collect();
+    let missing: Vec<(String, i32)> = found.difference(&known).map(|(t, p)| ((*t).to_owned(), *p)).collect();
+    for (topic, partition) in missing {
+        ledgers.extend(ledger(store, target, topic, partition).await?);
+    }
+    Ok(())
+}
+
+pub async fn with_metadata<S: Store>(store: &S, name: String, key: DataKey) -> Result<DataObject, Error> {
+    let metadata = match store.head(&name).await? {
+        Some(head) => RangeMetadata::from_map(&head.metadata),
+        None => Err("was there when it was listed and is gone".to_owned()),
+    };
+    Ok(DataObject { name, key, metadata, rows: None })
+}
+
+async fn rows_of<S: Store>(store: &S, object: &DataObject) -> Result<Result<Rows, String>, Error> {
+    let Some(found) = store.get(&object.name).await? else {
+        return Ok(Err("was there when it was listed and is gone".to_owned()));
+    };
+    let key = object.key.clone();
+    // Unpacking is work for the processor, not for the thread that waits for the network.
+    let read = tokio::task::spawn_blocking(move || rows::read(&key, found.body)).await;
+    Ok(read.unwrap_or_else(|panic| Err(format!("cannot be read ({panic})"))))
+}
+
+async fn with_offsets<S: Store>(store: &S, mut letters: LettersObject, deep: bool) -> Result<LettersObject, Error> {
+    if deep {
+        letters.offsets = Some(match store.get(&letters.name).await? {
+            Some(object) => rows::read_letters(&object.body),
+            None => Err("was there when it was listed and is gone".to_owned()),
+        });
+    }
+    Ok(letters)
+}
