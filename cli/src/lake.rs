@@ -7,16 +7,13 @@ use aws_credential_types::Credentials;
 use clap::Args;
 use localstack::glue::GlueServer;
 use localstack::s3::S3Server;
+use localstack::stack::{BUCKET, DATABASE};
 use pipeline::config::{DatasetChoice, Env, LakeConfig};
 use pipeline::dataset::Dataset;
 use pipeline::lake::{Layout, S3Store};
 
 use crate::Error;
 use crate::catalog::Catalog;
-
-/// Bucket and Glue database of a lake in a folder: `DIR/s3` holds the objects, `DIR/catalog.json` the catalog.
-pub const LOCAL_BUCKET: &str = "lake";
-pub const LOCAL_DATABASE: &str = "freshet";
 
 /// An option that is absent leaves its environment variable in force; the same names and rules as in the functions.
 #[derive(Debug, Clone, Default, Args)]
@@ -96,7 +93,8 @@ impl Target {
     }
 }
 
-/// One lake, opened.
+/// One lake, opened. The lake in a folder has its objects in `DIR/s3` and its catalog in `DIR/catalog.json`, as the stack of
+/// the crate `localstack` leaves them.
 pub struct Lake {
     pub dataset: Dataset,
     pub target: Target,
@@ -127,7 +125,7 @@ impl Lake {
             None => args.over(environment),
             // A folder is reached by its own servers, whatever the environment says of S3.
             Some(_) => {
-                let local = [("S3_BUCKET", LOCAL_BUCKET), ("S3_REGION", "us-east-1"), ("S3_PATH_STYLE_ACCESS", "true")];
+                let local = [("S3_BUCKET", BUCKET), ("S3_REGION", "us-east-1"), ("S3_PATH_STYLE_ACCESS", "true")];
                 let others = environment.filter(|(name, _)| name != "S3_ENDPOINT" && name != "GLUE_DATABASE");
                 args.over(others.chain(local.map(|(k, v)| (k.to_owned(), v.to_owned()))))
             }
@@ -153,7 +151,7 @@ impl Lake {
         config.s3.endpoint = Some(servers.s3.endpoint());
         let catalog = servers.glue.as_ref().map(|glue| {
             let glue = aws_sdk_glue::config::Builder::from(&sdk).endpoint_url(glue.endpoint()).build();
-            let database = database.unwrap_or_else(|| LOCAL_DATABASE.to_owned());
+            let database = database.unwrap_or_else(|| DATABASE.to_owned());
             Catalog { client: aws_sdk_glue::Client::from_conf(glue), database, table }
         });
         Ok(Lake { servers: Some(servers), ..Lake::new(dataset, &config, sdk, catalog) })
@@ -172,14 +170,14 @@ impl Lake {
 impl Servers {
     async fn start(folder: &Path) -> Result<Servers, Error> {
         let objects = folder.join("s3");
-        if !objects.join(LOCAL_BUCKET).is_dir() {
-            let found = objects.join(LOCAL_BUCKET).display().to_string();
+        if !objects.join(BUCKET).is_dir() {
+            let found = objects.join(BUCKET).display().to_string();
             return Err(Error::stopped(format!(
                 "{found} is no folder, so {} holds no lake: give the folder that the last lines of `make demo` name",
                 folder.display()
             )));
         }
-        let s3 = S3Server::start(&objects, LOCAL_BUCKET).await.map_err(|e| Error::stopped(e.to_string()))?;
+        let s3 = S3Server::start(&objects, BUCKET).await.map_err(|e| Error::stopped(e.to_string()))?;
         let file = folder.join("catalog.json");
         let glue = match file.is_file() {
             true => Some(GlueServer::start(&file).await.map_err(|e| Error::stopped(e.to_string()))?),

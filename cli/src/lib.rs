@@ -3,6 +3,7 @@
 //! One file a command; [`lake`] says which lake, [`kafka`] and [`catalog`] are the two other places that commands ask.
 
 pub mod catalog;
+pub mod demo;
 pub mod error;
 pub mod kafka;
 pub mod lake;
@@ -41,6 +42,7 @@ pub enum Command {
     Query(query::QueryArgs),
     Verify(verify::VerifyArgs),
     Ledger(ledger::LedgerArgs),
+    Demo(demo::DemoArgs),
 }
 
 /// Runs one command, and writes what it has to say to `out`.
@@ -49,5 +51,6 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Error> {
         Command::Query(args) => query::run(&cli.lake, &args, out).await,
         Command::Verify(args) => verify::run(&cli.lake, &args, out).await,
         Command::Ledger(args) => ledger::run(&cli.lake, &args, out).await,
+        Command::Demo(args) => demo::run(&args, out).await,
     }
 }

@@ -22,6 +22,9 @@ pub use report::{Finding, Kind, PartitionReport, Report};
 ///
 /// Compares ledgers, data objects, dead letters and the catalog with each other; with --deep the rows too, with --kafka
 /// the topic. Reads only, and may run while the consumer works. TLS and SASL for --kafka are the KAFKA_* variables.
+///
+/// Nothing in the lake says where its first range began: only with --kafka, and only while the topic holds its records, is
+/// the loss of the very oldest objects noticed.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// Read every row and dead letter, and check the objects' hashes

@@ -28,7 +28,7 @@ use rdkafka::error::KafkaError;
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::{
-    config::{ConfigError, EventSourceConfig, EventSourceKind, OnFailure, StartingPosition},
+    config::{ConfigError, EventSourceConfig, EventSourceKind, OnFailure, OnFailureCall, StartingPosition},
     failure::{Condition, GivenUp},
     lag::Lag,
     stats::EventSourceStats,
@@ -37,8 +37,7 @@ use self::{poller::Poller, stats::Recorder};
 use crate::runtime::{Function, InvokeError};
 
 /// How a function is invoked with an event: [`Function::invoke`], or the Lambda Invoke API somewhere else.
-pub type Invoker =
-    Arc<dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = Result<Bytes, InvokeError>> + Send>> + Send + Sync>;
+pub type Invoker = Arc<dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = Result<Bytes, InvokeError>> + Send>> + Send + Sync>;
 
 /// Invokes a function hosted on this machine.
 pub fn invoker(function: &Function) -> Invoker {
@@ -115,12 +114,7 @@ impl Drop for EventSource {
     }
 }
 
-async fn run(
-    config: Arc<EventSourceConfig>,
-    invoker: Invoker,
-    stats: Arc<Recorder>,
-    stop: watch::Receiver<bool>,
-) {
+async fn run(config: Arc<EventSourceConfig>, invoker: Invoker, stats: Arc<Recorder>, stop: watch::Receiver<bool>) {
     if !lag::commit_starting_position(&config, &stats, stop.clone()).await {
         return;
     }

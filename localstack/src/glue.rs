@@ -31,6 +31,8 @@ pub enum Error {
     File { file: PathBuf, source: std::io::Error },
     #[error("the embedded catalog found no free port on 127.0.0.1 ({0}): close some programs and try again")]
     Listen(std::io::Error),
+    #[error("the embedded catalog refused {operation}: {message}. Remove its file and start again")]
+    Refused { operation: &'static str, message: String },
 }
 
 /// A running catalog. Dropped, it stops; its file stays.
@@ -61,6 +63,17 @@ impl GlueServer {
     /// `http://127.0.0.1:PORT`, for `AWS_ENDPOINT_URL_GLUE`. Any region and any credentials do.
     pub fn endpoint(&self) -> String {
         self.server.url()
+    }
+
+    /// Makes a database or a table as `CreateDatabase` and `CreateTable` do; one that is there stays as it is.
+    pub fn ensure(&self, operation: &'static str, input: &Value) -> Result<(), Error> {
+        let mut catalog = self.shared.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        match catalog.call(operation, input) {
+            Err(refusal) if refusal.name != "AlreadyExistsException" => {
+                Err(Error::Refused { operation, message: refusal.message })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Down, it answers every call with 500 and changes nothing.

@@ -24,8 +24,8 @@ use rustix::process::Signal;
 use tokio::sync::{Semaphore, broadcast};
 
 pub use self::events::{FunctionStats, InvocationEvent, Outcome};
-pub use crate::process::Log;
 use self::{environment::Environment, events::Recorder};
+pub use crate::process::Log;
 
 /// The most bytes of a request or a response, as for a synchronous invocation on AWS.
 pub const MAX_PAYLOAD: usize = 6_291_456;
@@ -95,7 +95,9 @@ pub enum InvokeError {
     FunctionError { error_type: String, message: String },
     #[error("the function did not answer within {0:?}; raise its time-out, or give it less at once")]
     Timeout(Duration),
-    #[error("the function's process ended in the middle of an invocation ({status}); look into its log. Its last words: {stderr}")]
+    #[error(
+        "the function's process ended in the middle of an invocation ({status}); look into its log. Its last words: {stderr}"
+    )]
     Crashed { status: String, stderr: String },
     /// The process ended, or reported an error, before it asked for its first invocation.
     #[error("the function could not start: {reason}; correct its configuration, or look into its log")]

@@ -124,7 +124,10 @@ impl Rule {
                 alive
             };
             if alive {
-                tracing::warn!(function = self.function.name(), "A scheduled run is skipped, because the one before is still alive; give the schedule a longer interval if this goes on.");
+                tracing::warn!(
+                    function = self.function.name(),
+                    "A scheduled run is skipped, because the one before is still alive; give the schedule a longer interval if this goes on."
+                );
                 if let Some(answer) = answer {
                     let _ = answer.send(None);
                 }

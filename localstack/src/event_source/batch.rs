@@ -71,6 +71,7 @@ impl Batcher {
         self.bytes
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }

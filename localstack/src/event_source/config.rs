@@ -24,13 +24,16 @@ pub enum EventSourceKind {
     SelfManaged,
 }
 
+/// Takes records that are given up on, or says why it cannot. It may block.
+pub type OnFailureCall = Arc<dyn Fn(&GivenUp) -> Result<(), String> + Send + Sync>;
+
 /// Where records go that are given up on.
 #[derive(Clone)]
 pub enum OnFailure {
     /// One line of JSON each is appended, with the whole event in it, as AWS writes it to an S3 destination.
     File(PathBuf),
     /// An error keeps the records from being given up: they are tried again.
-    Call(Arc<dyn Fn(&GivenUp) -> Result<(), String> + Send + Sync>),
+    Call(OnFailureCall),
 }
 
 impl std::fmt::Debug for OnFailure {

@@ -112,7 +112,11 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                tracing::warn!(facility, message, "The Kafka client of the event source reports an error; it goes on trying.");
+                tracing::warn!(
+                    facility,
+                    message,
+                    "The Kafka client of the event source reports an error; it goes on trying."
+                );
             }
             _ => tracing::debug!(facility, message, "The Kafka client of the event source says something."),
         }

@@ -255,7 +255,10 @@ impl Delivery {
                 Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),
             };
-            tracing::warn!(error, "A commit failed and is tried again; the records are delivered again should it never succeed.");
+            tracing::warn!(
+                error,
+                "A commit failed and is tried again; the records are delivered again should it never succeed."
+            );
             {
                 let mut stats = self.stats.lock();
                 stats.failures += 1;
@@ -268,7 +271,8 @@ impl Delivery {
 
     /// Fails when none of the partitions is ours any more.
     fn still_owned(&self, offsets: &Offsets) -> Result<(), Abandoned> {
-        let ours = offsets.iter().any(|(partition, (_, generation))| self.ownership.is_current(*partition, *generation));
+        let ours =
+            offsets.iter().any(|(partition, (_, generation))| self.ownership.is_current(*partition, *generation));
         if ours { Ok(()) } else { Err(Abandoned) }
     }
 

@@ -172,7 +172,14 @@ mod tests {
             value,
             headers: Vec::new(),
         };
-        Record { partition, offset, timestamp: 0, generation: 0, received: Instant::now(), json: source.encode("names") }
+        Record {
+            partition,
+            offset,
+            timestamp: 0,
+            generation: 0,
+            received: Instant::now(),
+            json: source.encode("names"),
+        }
     }
 
     #[test]

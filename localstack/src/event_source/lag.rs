@@ -63,7 +63,9 @@ pub(super) async fn commit_starting_position(
         match blocking(config, start_uncommitted).await {
             Ok(()) => return true,
             // Somebody else polls for this group already, and has begun.
-            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::IllegalGeneration)) => {
+            Err(KafkaError::ConsumerCommit(
+                RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::IllegalGeneration,
+            )) => {
                 return true;
             }
             Err(error) => {
@@ -107,7 +109,8 @@ fn start_uncommitted(config: &EventSourceConfig) -> KafkaResult<()> {
 fn committed(client: &BaseConsumer, topic: &str) -> KafkaResult<Vec<(i32, Option<i64>)>> {
     let metadata = client.fetch_metadata(Some(topic), TIMEOUT)?;
     let mut list = TopicPartitionList::new();
-    for partition in metadata.topics().iter().filter(|found| found.name() == topic).flat_map(|topic| topic.partitions()) {
+    for partition in metadata.topics().iter().filter(|found| found.name() == topic).flat_map(|topic| topic.partitions())
+    {
         list.add_partition(topic, partition.id());
     }
     if list.count() == 0 {

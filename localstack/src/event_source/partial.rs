@@ -32,18 +32,20 @@ pub(super) fn failed_items(response: &[u8], topic: &str, records: &[Record]) -> 
     if response.trim_ascii().is_empty() {
         return Ok(BTreeMap::new());
     }
-    let response: Option<Response> = serde_json::from_slice(response)
-        .map_err(|error| format!("the response is no {{\"batchItemFailures\": […]}} ({error}); correct the function"))?;
+    let response: Option<Response> = serde_json::from_slice(response).map_err(|error| {
+        format!("the response is no {{\"batchItemFailures\": […]}} ({error}); correct the function")
+    })?;
     let mut failed = BTreeMap::new();
     for Item { item_identifier: Identifier { partition, offset } } in
         response.and_then(|response| response.batch_item_failures).unwrap_or_default()
     {
         let number = partition.strip_prefix(topic).and_then(|rest| rest.strip_prefix('-')).and_then(|n| n.parse().ok());
-        let known = number.filter(|number| {
-            records.iter().any(|record| record.partition == *number && record.offset == offset)
-        });
+        let known =
+            number.filter(|number| records.iter().any(|record| record.partition == *number && record.offset == offset));
         let Some(number) = known else {
-            return Err(format!("the response names {partition} offset {offset}, which was not in the batch; correct the function"));
+            return Err(format!(
+                "the response names {partition} offset {offset}, which was not in the batch; correct the function"
+            ));
         };
         let lowest = failed.entry(number).or_insert(offset);
         *lowest = offset.min(*lowest);

@@ -184,7 +184,11 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
 async fn response(State(shared): State<Arc<Shared>>, Path(request_id): Path<String>, body: Body) -> Response {
     // A body that breaks off is a process that dies: the host sees that, and answers for it.
     let Ok(body) = to_bytes(body, MAX_READ).await else {
-        return refuse(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", "The response could not be read to its end.");
+        return refuse(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            "The response could not be read to its end.",
+        );
     };
     if body.len() > MAX_PAYLOAD {
         shared.answer(&request_id, Reply::TooLarge { bytes: body.len() });

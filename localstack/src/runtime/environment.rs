@@ -37,9 +37,9 @@ pub(super) struct Prepared {
 
 impl Environment {
     pub(super) async fn listen(config: &FunctionConfig, arn: &str) -> Result<Prepared, InvokeError> {
-        let api = Api::start(&config.name, arn)
-            .await
-            .map_err(|error| InvokeError::InitFailed { reason: format!("no port is free on the loopback ({error})") })?;
+        let api = Api::start(&config.name, arn).await.map_err(|error| InvokeError::InitFailed {
+            reason: format!("no port is free on the loopback ({error})"),
+        })?;
         Ok(Prepared { api })
     }
 

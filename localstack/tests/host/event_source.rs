@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use localstack::{
-    event_source::{Condition, EventSource, EventSourceConfig, Invoker, OnFailure, StartingPosition},
-    runtime::{InvokeError, MAX_PAYLOAD},
+    event_source::{Condition, EventSource, EventSourceConfig, Invoker, OnFailure, StartingPosition, invoker},
+    runtime::{Function, InvokeError, MAX_PAYLOAD},
 };
 use rdkafka::{
     ClientConfig,
@@ -42,7 +42,10 @@ impl Kafka {
     }
 
     fn config(&self) -> EventSourceConfig {
+        // The mock cluster rebalances a session time-out after a member has left.
+        let properties = [("session.timeout.ms", "4000"), ("heartbeat.interval.ms", "300")];
         EventSourceConfig {
+            kafka_properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             maximum_batching_window: Duration::from_millis(100),
             retry_backoff_cap: Duration::from_millis(100),
             ..EventSourceConfig::new(TOPIC, self.cluster.bootstrap_servers(), "group")
@@ -217,11 +220,12 @@ async fn each_partition_is_delivered_in_order_whatever_fails_meanwhile() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_is_larger_than_lambda_allows_and_a_record_too_large_for_any_is_reported_and_passed() {
-    let kafka = Kafka::start(2);
+    // The mock cluster keeps 5 MB a partition.
+    let kafka = Kafka::start(3);
     for partition in 0..2 {
         kafka.produce(partition, (0..4).map(|number| number.to_string().repeat(900_000)));
     }
-    kafka.produce(1, ["x".repeat(4_800_000), "small".to_owned()]);
+    kafka.produce(2, ["x".repeat(4_800_000), "small".to_owned()]);
     let sizes = Arc::new(Mutex::new(Vec::new()));
     let invoker: Invoker = {
         let sizes = sizes.clone();
@@ -252,7 +256,7 @@ async fn no_event_is_larger_than_lambda_allows_and_a_record_too_large_for_any_is
     let letters = letters.lock().unwrap();
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].condition, Condition::MaximumPayloadSizeExceeded);
-    assert_eq!(letters[0].offsets, BTreeMap::from([(1, (4, 4))]));
+    assert_eq!(letters[0].offsets, BTreeMap::from([(2, (0, 0))]));
     source.stop().await;
 }
 
@@ -308,24 +312,27 @@ async fn a_poller_whose_invocations_fail_holds_up_no_other() {
     source.stop().await;
 }
 
-/// The rebalance is served while the invocation runs: it does not wait for its end.
+/// The rebalance is served while the invocation runs: nobody waits for its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_whose_partitions_are_taken_away_is_abandoned_and_the_next_owner_delivers_it() {
-    let kafka = Kafka::start(1);
-    kafka.produce_numbers(1, 0..5);
+    let kafka = Kafka::start(2);
+    kafka.produce_numbers(2, 0..5);
     let stuck: Invoker = Arc::new(|_| Box::pin(std::future::pending()));
     let config = EventSourceConfig { stop_grace: Duration::ZERO, ..kafka.config() };
-    let sources = [(); 2].map(|()| EventSource::start(config.clone(), stuck.clone()).unwrap());
-    until(|| sources.iter().any(|source| source.stats().in_flight == 1)).await;
-    // A third member; the mock cluster gives everything to one of the three, which is stuck or is not.
+    let first = EventSource::start(config.clone(), stuck).unwrap();
+    until(|| first.stats().in_flight == 1).await;
     let seen = Seen::default();
-    let healthy = EventSource::start(config, seen.invoker(|_| Ok(Bytes::new()))).unwrap();
-    for source in sources {
-        source.stop().await;
-    }
-    soon(healthy.drained()).await;
+    let second = EventSource::start(config, seen.invoker(|_| Ok(Bytes::new()))).unwrap();
+    // Each owns one of the two partitions now. The first begins again with its own, and is stuck again.
+    until(|| second.stats().records == 5 && first.stats().abandoned == 1 && first.stats().invocations == 2).await;
     assert_eq!(seen.offsets().concat(), [0, 1, 2, 3, 4]);
-    healthy.stop().await;
+    assert_eq!(first.stats().in_flight, 1);
+    assert_eq!(first.stats().committed, BTreeMap::new());
+    // When it is gone, the second one delivers that partition too.
+    first.stop().await;
+    soon(second.drained()).await;
+    assert_eq!(committed(&second).await, BTreeMap::from([(0, Some(5)), (1, Some(5))]));
+    second.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -348,7 +355,8 @@ async fn bisecting_isolates_one_poison_record() {
     };
     let source = EventSource::start(config, seen.invoker(answer)).unwrap();
     soon(source.drained()).await;
-    let letters: Vec<Value> = std::fs::read_to_string(letters).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let letters: Vec<Value> =
+        std::fs::read_to_string(letters).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0]["requestContext"]["condition"], "RetryAttemptsExhausted");
     let info = &letters[0]["KafkaBatchInfo"]["recordsInfo"]["names-0"];
@@ -462,7 +470,33 @@ async fn a_broker_that_goes_away_for_a_while_loses_nothing() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     kafka.cluster.broker_up(1).unwrap();
     soon(source.drained()).await;
-    let taken: BTreeSet<_> = seen.attempts().concat().into_iter().map(|(partition, offset, _)| (partition, offset)).collect();
+    let taken: BTreeSet<_> =
+        seen.attempts().concat().into_iter().map(|(partition, offset, _)| (partition, offset)).collect();
     assert_eq!(taken.len(), 100);
     source.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_killed_at_random_cost_retries_and_no_record() {
+    let kafka = Kafka::start(2);
+    kafka.produce_numbers(2, 0..400);
+    let function = Function::start(crate::runtime::config()).unwrap();
+    let config = EventSourceConfig { batch_size: 10, pollers: 2, ..kafka.config() };
+    let source = EventSource::start(config, invoker(&function)).unwrap();
+    let mut kills = 0;
+    soon(async {
+        let drained = source.drained();
+        tokio::pin!(drained);
+        while tokio::time::timeout(Duration::from_millis(30), &mut drained).await.is_err() {
+            kills += usize::from(function.kill_one().await.is_some());
+        }
+    })
+    .await;
+    assert!(kills >= 3, "{kills}");
+    until(|| source.stats().records >= 800).await;
+    source.stop().await;
+    let stats = function.stats();
+    assert!(stats.cold_starts >= 3, "{stats:?}");
+    function.stop().await;
+    assert_eq!(function.stats().processes, 0);
 }

@@ -63,7 +63,9 @@ async fn an_invocation_carries_payload_and_context_and_its_process_takes_the_nex
     assert_eq!(pid(&function).await, answer["pid"].as_u64().unwrap());
 
     let request_id = answer["request_id"].as_str().unwrap().to_owned();
-    assert!(matches!(events.recv().await.unwrap(), InvocationEvent::Started { request_id: id, .. } if id == request_id));
+    assert!(
+        matches!(events.recv().await.unwrap(), InvocationEvent::Started { request_id: id, .. } if id == request_id)
+    );
     assert!(matches!(
         events.recv().await.unwrap(),
         InvocationEvent::Ended { request_id: id, outcome: Outcome::Success, .. } if id == request_id
@@ -249,10 +251,8 @@ async fn stopping_lets_a_graceful_function_say_farewell_and_leaves_no_process() 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("farewell");
     let mut config = config();
-    config.environment = vec![
-        ("INIT".to_owned(), "graceful".to_owned()),
-        ("FAREWELL".to_owned(), file.to_string_lossy().into_owned()),
-    ];
+    config.environment =
+        vec![("INIT".to_owned(), "graceful".to_owned()), ("FAREWELL".to_owned(), file.to_string_lossy().into_owned())];
     let function = Function::start(config).unwrap();
     let running = pid(&function).await;
     function.stop().await;
