@@ -13,7 +13,7 @@ survivors=0
 fresh_copy() {
     rm -rf "$copy"
     mkdir -p "$copy"
-    git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$copy"
+    git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf - | tar -xf - -C "$copy"
 }
 
 # mutate NAME FILE PERL-SUBSTITUTION

@@ -32,7 +32,10 @@ fn embed() -> Result<(), String> {
         let text = std::fs::read_to_string(&path).map_err(|e| format!("datasets/{stem}.yaml: {e}"))?;
         let dataset = dataset::Dataset::parse(&format!("datasets/{stem}.yaml"), &text).map_err(|e| e.to_string())?;
         if dataset.name != stem {
-            return Err(format!("datasets/{stem}.yaml: the dataset is named `{}`: name the file after it", dataset.name));
+            return Err(format!(
+                "datasets/{stem}.yaml: the dataset is named `{}`: name the file after it",
+                dataset.name
+            ));
         }
         let _ = writeln!(list, "    ({stem:?}, include_str!({:?})),", path.display().to_string());
     }

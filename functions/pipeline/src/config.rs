@@ -21,7 +21,8 @@ impl Env {
     /// The environment of this process.
     pub fn of_process() -> Env {
         // A variable that is not UTF-8 cannot be one of ours.
-        let text = |(k, v): (std::ffi::OsString, std::ffi::OsString)| Some((k.into_string().ok()?, v.into_string().ok()?));
+        let text =
+            |(k, v): (std::ffi::OsString, std::ffi::OsString)| Some((k.into_string().ok()?, v.into_string().ok()?));
         Env::new(std::env::vars_os().filter_map(text))
     }
 
@@ -128,7 +129,8 @@ impl LakeConfig {
         }
         let ledger_prefix = env.or("S3_CHECKPOINT_PREFIX", "_ledger").trim_end_matches('/').to_owned();
         if ledger_prefix.is_empty() || format!("{ledger_prefix}/").starts_with(&format!("{prefix}/")) {
-            let reason = format!("is `{ledger_prefix}`, inside the table's prefix `{prefix}`; expected a prefix beside it");
+            let reason =
+                format!("is `{ledger_prefix}`, inside the table's prefix `{prefix}`; expected a prefix beside it");
             env.problem("S3_CHECKPOINT_PREFIX", reason);
         }
         LakeConfig {
@@ -158,7 +160,11 @@ mod tests {
         let choice = DatasetChoice::read(&mut env);
         LakeConfig::read(&mut env, choice.as_ref().map(|c| &c.dataset));
         let message = env.finish(()).unwrap_err().to_string();
-        for part in ["DATASET cannot be used: no dataset is named `nope`", "S3_BUCKET is not set", "S3_PATH_STYLE_ACCESS is `yes`; expected true or false"] {
+        for part in [
+            "DATASET cannot be used: no dataset is named `nope`",
+            "S3_BUCKET is not set",
+            "S3_PATH_STYLE_ACCESS is `yes`; expected true or false",
+        ] {
             assert!(message.contains(part), "{part} is not in\n{message}");
         }
     }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 /// The first column id that a dataset file may use; those below belong to the system columns, `dt` and `hour`.
 pub const FIRST_COLUMN_ID: i32 = 100;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Dataset {
     pub name: String,
     pub description: String,
@@ -27,7 +27,7 @@ pub struct Dataset {
 }
 
 /// Where the records come from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Source {
     pub url: String,
     /// Sent with each request. For secrets use `API_AUTHORIZATION`, never the file.
@@ -38,7 +38,7 @@ pub struct Source {
     pub error: Option<Expression>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Schedule {
     pub every: Duration,
     pub run: Duration,
@@ -46,7 +46,7 @@ pub struct Schedule {
 }
 
 /// The topic as the producer creates it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Topic {
     pub name: String,
     pub partitions: i32,
@@ -54,7 +54,7 @@ pub struct Topic {
     pub retention: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lake {
     /// Key prefix of the data objects, without slashes at its ends.
     pub prefix: String,
@@ -88,7 +88,7 @@ impl Format {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Column {
     /// Permanent, never reused; written into Parquet as the field id.
     pub id: i32,
@@ -379,7 +379,8 @@ fn check_columns(columns: Spanned<Vec<YamlColumn>>) -> Result<Vec<Column>, Wrong
             return Err(wrong(&column.id, format!("column id {id} is the system's: use {FIRST_COLUMN_ID} or more")));
         }
         if let Some(first) = ids.insert(id, column.id.referenced.line()) {
-            let reason = format!("column id {id} stands twice, first in line {first}: ids are permanent, take a new one");
+            let reason =
+                format!("column id {id} stands twice, first in line {first}: ids are permanent, take a new one");
             return Err(wrong(&column.id, reason));
         }
         checked.push(column.check()?);
@@ -507,8 +508,16 @@ columns:
             ("type: integer", "type: int", "datasets/orders.yaml:9: unknown type `int`: use one of string"),
             ("expression: id }", "expression: 'id[' }", "datasets/orders.yaml:9: bad JMESPath expression `id[`"),
             ("expression: id }", "expression: 'joyn(id)' }", "datasets/orders.yaml:9: JMESPath has no function `joyn`"),
-            ("expression: id }", "expression: 'a[?joyn(id)]' }", "datasets/orders.yaml:9: JMESPath has no function `joyn`"),
-            ("name: paid", "name: order_id", "datasets/orders.yaml:10: column `order_id` stands twice, first in line 9"),
+            (
+                "expression: id }",
+                "expression: 'a[?joyn(id)]' }",
+                "datasets/orders.yaml:9: JMESPath has no function `joyn`",
+            ),
+            (
+                "name: paid",
+                "name: order_id",
+                "datasets/orders.yaml:10: column `order_id` stands twice, first in line 9",
+            ),
             ("id: 101", "id: 100", "datasets/orders.yaml:10: column id 100 stands twice, first in line 9"),
             ("id: 101", "id: 7", "datasets/orders.yaml:10: column id 7 is the system's"),
             ("name: paid", "name: hour", "datasets/orders.yaml:10: `hour` is reserved"),
@@ -516,11 +525,23 @@ columns:
             ("name: paid", "name: Paid", "datasets/orders.yaml:10: `Paid` is not a column name"),
             ("run_seconds: 120", "run_seconds: 300", "datasets/orders.yaml:5: a run of 300 s does not end before"),
             ("format: ndjson", "format: avro", "datasets/orders.yaml:7: unknown format `avro`"),
-            ("format: ndjson", "format: ndjson, codec: snappy", "datasets/orders.yaml:7: unknown codec `snappy` for ndjson"),
+            (
+                "format: ndjson",
+                "format: ndjson, codec: snappy",
+                "datasets/orders.yaml:7: unknown codec `snappy` for ndjson",
+            ),
             ("prefix: orders", "prefix: _orders", "datasets/orders.yaml:7: `_orders` is no lake prefix"),
-            ("name: orders, partitions", "name: or+ders, partitions", "datasets/orders.yaml:6: `or+ders` is no topic name"),
+            (
+                "name: orders, partitions",
+                "name: or+ders, partitions",
+                "datasets/orders.yaml:6: `or+ders` is no topic name",
+            ),
             ("url: https", "url: htps", "datasets/orders.yaml:3: `htps://example.com/orders` is no URL"),
-            ("type: boolean, ", "type: boolean, hash: hmac-sha256, ", "datasets/orders.yaml:10: a hashed column is a string"),
+            (
+                "type: boolean, ",
+                "type: boolean, hash: hmac-sha256, ",
+                "datasets/orders.yaml:10: a hashed column is a string",
+            ),
             ("  records:", "  recods:", "datasets/orders.yaml:4: "),
         ];
         for (from, to, expected) in cases {

@@ -6,7 +6,9 @@ include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("no dataset is named `{name}`; this build holds: {known}. Set DATASET to one of them, or to the path of a .yaml file")]
+    #[error(
+        "no dataset is named `{name}`; this build holds: {known}. Set DATASET to one of them, or to the path of a .yaml file"
+    )]
     Unknown { name: String, known: String },
     #[error("cannot read the dataset file {path}: {source}")]
     Unreadable { path: String, source: std::io::Error },
@@ -40,10 +42,7 @@ mod tests {
     fn names_is_embedded_with_the_nine_columns_of_the_original_pipeline() {
         let dataset = load("names").unwrap();
         let columns: Vec<_> = dataset.columns.iter().map(|c| c.name.as_str()).collect();
-        assert_eq!(
-            columns,
-            ["name", "gender", "address", "city", "nation", "zip", "latitude", "longitude", "email"]
-        );
+        assert_eq!(columns, ["name", "gender", "address", "city", "nation", "zip", "latitude", "longitude", "email"]);
     }
 
     #[test]

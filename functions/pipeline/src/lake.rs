@@ -9,7 +9,7 @@ mod schema;
 mod store;
 
 pub use dead_letter::{DeadLetter, Header, to_ndjson};
-pub use key::{DataKey, Directory, Layout};
+pub use key::{DataKey, Directory, Layout, LettersKey};
 pub use ledger::Ledger;
 pub use range::{FirstRecord, RangeMetadata};
 pub use s3_store::S3Store;

@@ -10,11 +10,11 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
-use jmespath::Variable;
+use jmespath::{Rcvar, Variable};
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::dataset::{Column, Type};
+use crate::dataset::{Column, Expression, Type};
 
 /// The key of hashed columns. Prints as nothing, so that it reaches no log.
 #[derive(Clone)]
@@ -39,6 +39,14 @@ impl std::fmt::Debug for HashKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("HashKey(…)")
     }
+}
+
+/// Evaluates an expression. `Expression::search` would serialise the element into a copy of itself first, for every column.
+/// The error names functions and types, never a value.
+pub fn extract(expression: &Expression, element: &Rcvar) -> Result<Rcvar, String> {
+    let mut context = jmespath::Context::new(expression.as_str(), &jmespath::DEFAULT_RUNTIME);
+    let reason = |e: jmespath::JmespathError| format!("has an expression that fails here: {}", e.reason);
+    jmespath::interpret(element, expression.as_ast(), &mut context).map_err(reason)
 }
 
 /// What a column's expression yielded, as the record's JSON. A hashed column is not hashed here.

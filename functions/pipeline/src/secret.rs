@@ -1,5 +1,7 @@
 //! Secrets by reference: from the environment on a laptop, from Secrets Manager or SSM on AWS.
 
+mod parameter;
+
 use aws_config::SdkConfig;
 
 /// Where a secret lies. Debug prints the place, never the value.
@@ -21,7 +23,9 @@ impl std::fmt::Debug for Secret {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {secret:?}: {reason}. Check that it exists and that the role may read it ({action}, and kms:Decrypt for a key of your own)")]
+#[error(
+    "cannot read {secret:?}: {reason}. Check that it exists and that the role may read it ({action}, and kms:Decrypt for a key of your own)"
+)]
 pub struct SecretError {
     secret: Secret,
     reason: String,
@@ -55,12 +59,7 @@ impl Secret {
                 let found = answer.map_err(|e| aws_sdk_s3::error::DisplayErrorContext(e).to_string());
                 self.found(found.map(|a| a.secret_string), "secretsmanager:GetSecretValue")
             }
-            Secret::Parameter(name) => {
-                let client = aws_sdk_ssm::Client::new(sdk);
-                let answer = client.get_parameter().name(name).with_decryption(true).send().await;
-                let found = answer.map_err(|e| aws_sdk_s3::error::DisplayErrorContext(e).to_string());
-                self.found(found.map(|a| a.parameter.and_then(|p| p.value)), "ssm:GetParameter")
-            }
+            Secret::Parameter(name) => self.found(parameter::get(sdk, name).await.map(Some), "ssm:GetParameter"),
         }
     }
 

@@ -81,7 +81,8 @@ fn line(function: &str, dataset: &str, now_ms: i64, values: &[(Metric, u64)]) ->
     let mut line: Map<_, _> = values.iter().map(|(m, value)| (m.name.to_owned(), json!(value))).collect();
     line.insert("function".to_owned(), json!(function));
     line.insert("dataset".to_owned(), json!(dataset));
-    let directive = json!({"Namespace": NAMESPACE, "Dimensions": [["dataset", "function"], ["dataset"]], "Metrics": metrics});
+    let directive =
+        json!({"Namespace": NAMESPACE, "Dimensions": [["dataset", "function"], ["dataset"]], "Metrics": metrics});
     line.insert("_aws".to_owned(), json!({"Timestamp": now_ms, "CloudWatchMetrics": [directive]}));
     Value::Object(line)
 }

@@ -17,7 +17,8 @@ pub struct Directory {
 impl Directory {
     /// The directory of a Kafka timestamp in milliseconds. Times before 1970 and after 9999 count as those years' ends.
     pub fn of(timestamp_ms: i64) -> Directory {
-        const END_OF_9999: i64 = 253_402_300_799_999 / HOUR_MS - 24;
+        // Two days short of it: jiff's last Timestamp is 9999-12-30T22:00Z, so that every time zone can show it.
+        const END_OF_9999: i64 = 253_402_300_799_999 / HOUR_MS - 48;
         Directory { hours_since_1970: timestamp_ms.div_euclid(HOUR_MS).clamp(0, END_OF_9999) }
     }
 
@@ -79,6 +80,17 @@ pub struct DataKey {
     /// The first offset of the range, also where no record has it.
     pub start: i64,
     pub extension: String,
+}
+
+/// What the key of a range's dead letters says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LettersKey {
+    pub topic: String,
+    pub partition: i32,
+    pub epoch: u32,
+    pub start: i64,
+    /// Inclusive.
+    pub end: i64,
 }
 
 /// The prefixes of one lake, and every key in it.
@@ -151,6 +163,22 @@ impl Layout {
         let hash: String = content_sha256.chars().take(16).collect();
         self.dead_letters(*directory, &format!("{topic}+{partition}+e{epoch}+{start:020}-{end:020}+{hash}"))
     }
+
+    /// Reads a key made with [`Layout::dead_letters_of_range`]; `None` for any other, such as the producer's letters.
+    pub fn parse_dead_letters(&self, key: &str) -> Option<LettersKey> {
+        let name = key.strip_prefix(&self.dead_letters_prefix())?.strip_suffix(".json.gz")?.split_once('/')?.1;
+        let mut parts = name.split('+');
+        let (topic, partition, epoch, range) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (start, end) = range.split_once('-')?;
+        let _hash = parts.next()?;
+        Some(LettersKey {
+            topic: topic.to_owned(),
+            partition: partition.parse().ok()?,
+            epoch: epoch.strip_prefix('e')?.parse().ok()?,
+            start: start.parse().ok()?,
+            end: end.parse().ok()?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +218,17 @@ mod tests {
         ] {
             assert_eq!(layout().parse_data(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_key_of_dead_letters_is_read_back_and_the_producers_are_told_apart() {
+        let text = layout().dead_letters_of_range(&key(), 99, "0123456789abcdef0123");
+        let range = "00000000000000000042-00000000000000000099";
+        assert_eq!(text, format!("names_dead_letters/dt=2026-11-23/names_topic+2+e1+{range}+0123456789abcdef.json.gz"));
+        let read = LettersKey { topic: "names_topic".into(), partition: 2, epoch: 1, start: 42, end: 99 };
+        assert_eq!(layout().parse_dead_letters(&text), Some(read));
+        let producers = layout().dead_letters(key().directory, "names_topic+8f3b");
+        assert_eq!(layout().parse_dead_letters(&producers), None);
     }
 
     #[test]

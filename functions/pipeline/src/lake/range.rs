@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn metadata_reads_back_as_written_and_names_what_is_missing() {
         let first = FirstRecord { offset: 3, timestamp: -1 };
-        let range = RangeMetadata { end: 9, records: 5, dead_letters: 1, newest_timestamp: None, first, sha256: "ab".into() };
+        let range =
+            RangeMetadata { end: 9, records: 5, dead_letters: 1, newest_timestamp: None, first, sha256: "ab".into() };
         let mut map = range.to_map();
         assert_eq!(RangeMetadata::from_map(&map).unwrap(), range);
         map.remove("end-offset");

@@ -28,7 +28,9 @@ impl S3Store {
         E: std::error::Error + Send + Sync + 'static,
     {
         let advice = match status(&error) {
-            Some(403) => ". The role needs s3:GetObject, s3:PutObject and s3:ListBucket there: check its policy and the bucket's",
+            Some(403) => {
+                ". The role needs s3:GetObject, s3:PutObject and s3:ListBucket there: check its policy and the bucket's"
+            }
             Some(404) => ". Check that the bucket exists: S3_BUCKET, S3_REGION, S3_ENDPOINT",
             Some(_) => "",
             None => ". Check the network, S3_ENDPOINT and the credentials",

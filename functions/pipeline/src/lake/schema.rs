@@ -55,8 +55,6 @@ pub fn arrow_schema(dataset: &Dataset) -> arrow_schema::Schema {
 
     use crate::dataset::Type;
 
-    use crate::dataset::Type;
-
     let micros = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let field = |id: i32, name: &str, data_type, nullable| {
         let id = HashMap::from([("PARQUET:field_id".to_owned(), id.to_string())]);

@@ -45,7 +45,9 @@ pub struct PutRequest {
 /// How a conditional PUT ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
-    Stored { etag: String },
+    Stored {
+        etag: String,
+    },
     /// 412: the condition did not hold. After a lost answer it may be our own write that is there.
     Refused,
     /// 404: `If-Match` on a key that is gone.
