@@ -60,7 +60,7 @@ impl Read {
     fn change(self, after: Ledger) -> Option<Change> {
         let Read { key, ledger, etag } = self;
         let differs = ledger != after;
-        differs.then(|| Change { key, before: Some(ledger), after, condition: Condition::Matches(etag) })
+        differs.then_some(Change { key, before: Some(ledger), after, condition: Condition::Matches(etag) })
     }
 }
 

@@ -22,7 +22,7 @@ pub enum OutputFormat {
 pub enum Writer<'a> {
     Table { schema: SchemaRef, batches: Vec<RecordBatch>, out: &'a mut dyn Write },
     Json(json::writer::Writer<&'a mut dyn Write, json::writer::JsonArray>),
-    Csv(csv::Writer<&'a mut dyn Write>),
+    Csv(Box<csv::Writer<&'a mut dyn Write>>),
 }
 
 impl<'a> Writer<'a> {
@@ -34,7 +34,7 @@ impl<'a> Writer<'a> {
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(out);
                 // The header of an answer without rows; a failure comes back with the next write.
                 let _ = writer.write(&RecordBatch::new_empty(schema));
-                Writer::Csv(writer)
+                Writer::Csv(Box::new(writer))
             }
         }
     }

@@ -418,6 +418,9 @@ fn the_topic_tells_the_lag_and_what_can_never_be_stored() {
     assert_eq!(found(&with(0, 7), Kind::TopicMadeAnew), "the ledger's next offset is 30, and the topic ends at 7");
     let report = check(&with(0, 7));
     assert!(report.findings[0].advice.contains("freshet ledger reset"), "{report:?}");
+    let mut front_lost = with(3, 42);
+    front_lost.objects.remove(0);
+    assert_eq!(found(&front_lost, Kind::Hole), "offsets 3–9 are in the topic and lie in no object");
     let mut gone = whole();
     gone.watermarks = Some(BTreeMap::new());
     assert!(found(&gone, Kind::TopicMadeAnew).contains("the topic has no such partition"));

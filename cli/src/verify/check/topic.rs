@@ -43,8 +43,12 @@ pub(super) fn check(
         let row = partitions
             .iter_mut()
             .find(|row| row.topic == topic && row.partition == partition && row.epoch == Some(ledger.epoch));
-        if let Some(row) = row {
-            row.lag = Some((high - next).max(0));
+        let Some(row) = row else { continue };
+        row.lag = Some((high - next).max(0));
+        // The event source starts with the oldest record, and `low` only ever grows.
+        if let Some(from) = row.from.filter(|from| low < *from && next <= high) {
+            let message = format!("offsets {low}–{} are in the topic and lie in no object", from - 1);
+            said.find(Kind::Hole, &place, message);
         }
     }
     partitions.sort_by(|a, b| (&a.topic, a.partition, a.epoch).cmp(&(&b.topic, b.partition, b.epoch)));
