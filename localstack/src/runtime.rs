@@ -67,6 +67,12 @@ impl FunctionConfig {
             abandon_on_timeout: false,
         }
     }
+
+    /// `AWS_REGION` of the environment, or us-east-1.
+    fn region(&self) -> &str {
+        let region = self.environment.iter().rev().find(|(name, _)| name == "AWS_REGION");
+        region.map_or("us-east-1", |(_, value)| value)
+    }
 }
 
 /// Why a function cannot be hosted.
@@ -160,9 +166,7 @@ impl Function {
             return Err(StartError::Zero { name, field: "timeout" });
         }
         config.log.open().map_err(|source| StartError::Log { name, log: config.log.clone(), source })?;
-        let region = config.environment.iter().rev().find(|(name, _)| name == "AWS_REGION");
-        let region = region.map_or(environment::REGION, |(_, value)| value);
-        let arn = format!("arn:aws:lambda:{region}:{ACCOUNT}:function:{}", config.name);
+        let arn = format!("arn:aws:lambda:{}:{ACCOUNT}:function:{}", config.region(), config.name);
         let inner = Inner {
             permits: Semaphore::new(config.max_concurrency.min(Semaphore::MAX_PERMITS)),
             config,

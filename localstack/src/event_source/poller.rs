@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,9 +52,18 @@ impl Poller {
     /// Polls until the source stops; begins again after an error that the Kafka client does not survive.
     pub(super) async fn run(mut self) {
         while !*self.stop.borrow() {
-            let Err(error) = self.member().await else { break };
-            tracing::error!(poller = self.number, %error, "A poller of the event source failed and begins again; check the brokers and the Kafka settings.");
-            self.stats.lock().last_error = Some(error.to_string());
+            let error = match AssertUnwindSafe(self.member()).catch_unwind().await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => error.to_string(),
+                // rdkafka panics at a header name that is no UTF-8.
+                Err(_) => "it panicked, for instance at a header name that is no UTF-8".to_owned(),
+            };
+            tracing::error!(
+                poller = self.number,
+                error,
+                "A poller of the event source failed and begins again; check the brokers, the Kafka settings and the records."
+            );
+            self.stats.lock().last_error = Some(error);
             let mut stop = self.stop.clone();
             let _ = tokio::time::timeout(RESTART, stop.wait_for(|stop| *stop)).await;
         }

@@ -20,8 +20,6 @@ use super::{
 };
 use crate::process::{Exit, Process};
 
-/// The region that a function sees unless its configuration names one.
-pub(super) const REGION: &str = "us-east-1";
 /// AWS gives the start 10 s and then tries it once more within the invocation; here both are one.
 const INIT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -158,8 +156,8 @@ fn variables(config: &FunctionConfig, runtime_api: &str) -> Vec<(String, String)
         ("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned()),
         ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{name}")),
         ("AWS_LAMBDA_LOG_STREAM_NAME", format!("[$LATEST]{}", random_id().replace('-', ""))),
-        ("AWS_REGION", REGION.to_owned()),
-        ("AWS_DEFAULT_REGION", REGION.to_owned()),
+        ("AWS_REGION", config.region().to_owned()),
+        ("AWS_DEFAULT_REGION", config.region().to_owned()),
     ];
     let lambda = lambda.into_iter().map(|(name, value)| (name.to_owned(), value));
     lambda.chain(config.environment.iter().cloned()).collect()

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use localstack::{
-    event_source::{Condition, EventSource, EventSourceConfig, Invoker, OnFailure, StartingPosition, invoker},
+    event_source::{Condition, EventSource, EventSourceConfig, GivenUp, Invoker, OnFailure, StartingPosition, invoker},
     runtime::{Function, InvokeError, MAX_PAYLOAD},
 };
 use rdkafka::{
@@ -189,7 +189,7 @@ async fn each_partition_is_delivered_in_order_whatever_fails_meanwhile() {
     let answer = {
         let taken = taken.clone();
         move |records: &Records| {
-            if turn.fetch_add(1, Ordering::Relaxed) % 3 == 0 {
+            if turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
                 return Err(failure());
             }
             let mut taken = taken.lock().unwrap();
@@ -234,7 +234,7 @@ async fn no_event_is_larger_than_lambda_allows_and_a_record_too_large_for_any_is
             Box::pin(async { Ok(Bytes::new()) })
         })
     };
-    let letters = Arc::new(Mutex::new(Vec::new()));
+    let letters = Arc::new(Mutex::new(Vec::<GivenUp>::new()));
     let config = EventSourceConfig {
         kafka_properties: vec![("message.max.bytes".to_owned(), "10000000".to_owned())],
         maximum_batching_window: Duration::from_secs(2),
@@ -253,7 +253,7 @@ async fn no_event_is_larger_than_lambda_allows_and_a_record_too_large_for_any_is
     assert!(sizes.iter().all(|(bytes, _)| *bytes <= MAX_PAYLOAD), "{sizes:?}");
     assert_eq!(sizes.iter().map(|(_, records)| records).sum::<usize>(), 9);
     assert!(sizes.iter().any(|(bytes, _)| *bytes > MAX_PAYLOAD - 1_200_100), "{sizes:?}");
-    let letters = letters.lock().unwrap();
+    let letters = letters.lock().unwrap().clone();
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].condition, Condition::MaximumPayloadSizeExceeded);
     assert_eq!(letters[0].offsets, BTreeMap::from([(2, (0, 0))]));
