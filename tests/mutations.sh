@@ -28,7 +28,7 @@ mutate() {
     fi
     local start=$SECONDS log=$copy/log caught
     if (cd "$copy" && CARGO_TARGET_DIR=$root/target PROPTEST_CASES=${PROPTEST_CASES:-2000} \
-        cargo test --quiet -p pipeline-tests --test pipeline -- exactly_once histories >"$log" 2>&1); then
+        cargo test --quiet --workspace --test pipeline -- exactly_once histories >"$log" 2>&1); then
         caught="NOTHING"
         survivors=$((survivors + 1))
     elif grep -q '^error' "$log" && ! grep -q '^failures:' "$log"; then

@@ -216,7 +216,7 @@ async fn published(stack: &Stack) -> Result<u64, Error> {
 }
 
 /// The stack's lake, read through the stack's own S3 and catalog.
-async fn open(stack: &Stack) -> Lake {
+pub async fn open(stack: &Stack) -> Lake {
     let credentials = Credentials::new(stack.s3.access_key(), stack.s3.secret_key(), None, None, "embedded");
     let loader = pipeline::aws::loader().region(Region::from_static("us-east-1")).credentials_provider(credentials);
     let sdk = loader.load().await;
@@ -236,10 +236,8 @@ async fn open(stack: &Stack) -> Lake {
 }
 
 async fn distinct_people(lake: &Lake) -> Result<u64, Error> {
-    use datafusion::arrow::array::{AsArray, types::Int64Type};
-    let (_, batches) = query::query(lake, DISTINCT).await?;
-    let people = batches.first().map(|batch| batch.column(1).as_primitive::<Int64Type>().value(0));
-    Ok(people.unwrap_or_default().unsigned_abs())
+    let rows = query::query_json(lake, DISTINCT).await?;
+    Ok(rows.first().and_then(|row| row["people"].as_u64()).unwrap_or_default())
 }
 
 /// The objects of the lake as a tree, with their sizes.

@@ -70,6 +70,18 @@ pub async fn query_table(lake: &Lake, sql: &str) -> Result<String, Error> {
     Ok(output::table(&schema, &batches)?)
 }
 
+/// The answer to one query as JSON objects, a NULL as null.
+pub async fn query_json(lake: &Lake, sql: &str) -> Result<Vec<serde_json::Value>, Error> {
+    let (schema, batches) = query(lake, sql).await?;
+    let mut text = Vec::new();
+    let mut writer = Writer::new(OutputFormat::Json, schema, &mut text);
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    writer.finish()?;
+    serde_json::from_slice(&text).map_err(|e| Error::Stopped(format!("an answer is no JSON: {e}. This is a defect")))
+}
+
 /// DataFusion with the lake's tables in it.
 struct Session {
     context: SessionContext,

@@ -41,6 +41,8 @@ pub enum Error {
     Function(#[from] StartError),
     #[error("the topic could not be made: {0}")]
     Topic(InvokeError),
+    #[error("the system gives no random bytes for the hash key: {0}. Try again")]
+    Random(getrandom::Error),
     #[error(transparent)]
     EventSource(#[from] ConfigError),
 }
@@ -147,7 +149,7 @@ impl Stack {
             ("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap_servers()),
             ("TOPIC_REPLICATION_FACTOR", "1".to_owned()),
             ("API_URL", url),
-            ("HASH_KEY", random_key()),
+            ("HASH_KEY", random_key()?),
         ];
         let producer = function("producer", config.producer_timeout, producer_environment, &config.producer)?;
         let consumer_environment =
@@ -207,8 +209,10 @@ fn shared_environment(dataset: &str, s3: &S3Server) -> Vec<(String, String)> {
 }
 
 /// A key for hashed columns that lives as long as the stack: nothing local can be compared with another lake's hashes.
-fn random_key() -> String {
-    (0..4).map(|_| format!("{:016x}", fastrand::u64(..))).collect()
+fn random_key() -> Result<String, Error> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(Error::Random)?;
+    Ok(key.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Database and table as Terraform makes them.

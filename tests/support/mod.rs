@@ -3,3 +3,4 @@
 pub mod events;
 pub mod memory_store;
 pub mod rows;
+pub mod stack;

@@ -12,7 +12,7 @@ use pipeline::telemetry;
 use reqwest::header::HeaderValue;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, OnceCell};
 use tokio::time::{Instant, sleep_until};
 
 use crate::api::{self, Api, ApiError, FetchError};
@@ -122,7 +122,9 @@ impl<S: Store> Producer<S> {
     async fn ensure_topic(&self) -> Result<Answer, Error> {
         // Asked for by name: look, whatever is remembered.
         self.topic.forget();
-        let found = self.topic.ensure(self.kafka().await?, topic::PATIENCE).await?;
+        let kafka = self.kafka().await?;
+        let client = self.publisher(kafka).await.client()?;
+        let found = self.topic.ensure(kafka, client, topic::PATIENCE).await?;
         Ok(Answer::Topic { topic: self.topic.name().to_owned(), found })
     }
 
@@ -145,11 +147,8 @@ impl<S: Store> Producer<S> {
         let kafka = self.kafka().await?;
         // Half of the time left, so that a failure is still answered.
         let patience = topic::PATIENCE.min((limits.fetch - Instant::now()) / 2);
-        self.topic.ensure(kafka, patience).await?;
-        let mut publisher = self.publisher.lock().await;
-        let publisher = publisher
-            .get_or_insert_with(|| Publisher::new(kafka.clone(), self.topic.name(), self.config.delivery_timeout));
-        publisher.open()?;
+        let mut publisher = self.publisher(kafka).await;
+        self.topic.ensure(kafka, publisher.client()?, patience).await?;
 
         let mut summary = Summary { dataset: dataset.name.clone(), ..Summary::default() };
         let mut letters = DeadLetters::new(&dataset.name, self.topic.name(), &invocation.request_id, started_ms);
@@ -164,7 +163,7 @@ impl<S: Store> Producer<S> {
                     summary.fetched += elements.len() as u64;
                     let records = self.transform(&elements, hash_key.as_ref(), &mut summary, &mut letters);
                     drop(elements);
-                    self.publish(publisher, records, &limits, &mut summary, &mut letters).await;
+                    self.publish(&mut publisher, records, &limits, &mut summary, &mut letters).await;
                     letters.store(&self.store, &self.layout, tick, limits.store).await;
                 }
                 Err(error) => {
@@ -254,6 +253,11 @@ impl<S: Store> Producer<S> {
 
     async fn kafka(&self) -> Result<&KafkaConfig, SignInError> {
         self.kafka.get_or_try_init(|| self.config.kafka.resolve(&self.sdk)).await
+    }
+
+    async fn publisher(&self, kafka: &KafkaConfig) -> MappedMutexGuard<'_, Publisher> {
+        let make = || Publisher::new(kafka.clone(), self.topic.name(), self.config.delivery_timeout);
+        MutexGuard::map(self.publisher.lock().await, |publisher| publisher.get_or_insert_with(make))
     }
 
     async fn authorization(&self) -> Result<Option<HeaderValue>, Error> {

@@ -45,12 +45,13 @@ impl Publisher {
         Publisher { kafka, topic: topic.to_owned(), delivery_timeout, client: None }
     }
 
-    /// Makes the client where there is none. Connects in the background.
-    pub fn open(&mut self) -> Result<(), PublishError> {
-        if self.client.is_none() {
-            self.client = Some(self.connect()?);
+    /// The client, made where there is none. Connects in the background.
+    pub fn client(&mut self) -> Result<FutureProducer<KafkaContext>, PublishError> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
         }
-        Ok(())
+        let client = self.connect()?;
+        Ok(self.client.insert(client).clone())
     }
 
     fn connect(&self) -> Result<FutureProducer<KafkaContext>, PublishError> {
@@ -75,12 +76,13 @@ impl Publisher {
     /// is sent behind the function's answer.
     pub async fn publish(&mut self, records: Vec<Vec<u8>>, until: Option<Instant>) -> Published {
         let mut published = Published::default();
-        if let Err(error) = self.open() {
-            published.fail_all(records, &error.to_string());
-            return published;
-        }
-        // `open` has just made it.
-        let Some(client) = self.client.clone() else { return published };
+        let client = match self.client() {
+            Ok(client) => client,
+            Err(error) => {
+                published.fail_all(records, &error.to_string());
+                return published;
+            }
+        };
         // Kafka's own time-out comes first where there is no deadline; this one only bounds a wait for a bug.
         let until = until.unwrap_or_else(|| Instant::now() + self.delivery_timeout * 3);
         let mut deliveries = Deliveries { client: &client, until, purged: false, pending: VecDeque::new(), published };

@@ -1,12 +1,12 @@
 //! The topic: made when it is missing, accepted when it is there, with a warning where its settings differ.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pipeline::kafka::{AdminError, KafkaConfig, KafkaContext};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{FutureProducer, Producer as _};
 
 use crate::config::TopicConfig;
 
@@ -20,7 +20,7 @@ pub enum TopicError {
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(
-        "Kafka cannot be reached: {0}. Check KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL, the network and the sign-in"
+        "Kafka cannot be reached: {0}. The log has what its client reports; check KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL, the sign-in and the network"
     )]
     Unreachable(KafkaError),
     #[error("cannot make the topic `{topic}`: {reason}. {cure}")]
@@ -71,16 +71,21 @@ impl Topic {
     }
 
     /// Makes sure that the topic is there, once in a process. Each question to the cluster takes up to `patience`.
-    pub async fn ensure(&self, kafka: &KafkaConfig, patience: Duration) -> Result<Found, TopicError> {
+    pub async fn ensure(
+        &self,
+        kafka: &KafkaConfig,
+        client: FutureProducer<KafkaContext>,
+        patience: Duration,
+    ) -> Result<Found, TopicError> {
         if self.ensured.load(Ordering::Relaxed) {
             return Ok(Found::Remembered);
         }
+        let partitions = self.partitions(client, patience).await?;
         let admin = {
             let kafka = kafka.clone();
             blocking(move || kafka.admin()).await??
         };
-        let admin = Arc::new(admin);
-        let found = match self.partitions(&admin, patience).await? {
+        let found = match partitions {
             Some(partitions) => {
                 self.compare_partitions(partitions);
                 self.compare_settings(&admin, patience).await;
@@ -95,15 +100,16 @@ impl Topic {
     }
 
     /// How many partitions the topic has; `None` where there is none. All topics are listed, since asking for one by name
-    /// makes it on brokers that create topics by themselves.
+    /// makes it on brokers that create topics by themselves. Asked with the producer's client: it is polled, so that the
+    /// log says why a connection fails, which an admin client's never does; and it connects before the first record.
     async fn partitions(
         &self,
-        admin: &Arc<AdminClient<KafkaContext>>,
+        client: FutureProducer<KafkaContext>,
         patience: Duration,
     ) -> Result<Option<usize>, TopicError> {
-        let (admin, name) = (Arc::clone(admin), self.config.name.clone());
+        let name = self.config.name.clone();
         let listed = blocking(move || {
-            let metadata = admin.inner().fetch_metadata(None, patience)?;
+            let metadata = client.client().fetch_metadata(None, patience)?;
             Ok(metadata.topics().iter().find(|t| t.name() == name).map(|t| t.partitions().len()))
         });
         listed.await?.map_err(TopicError::Unreachable)

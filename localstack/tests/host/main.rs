@@ -5,7 +5,7 @@
 //! | `runtime` | processes: answers, errors, crashes, time-outs, concurrency, and that none is left behind |
 //! | `event_source` | delivery: order, retries, commits, limits, rebalances |
 //! | `schedule` | ticks, and none during a run |
-//! | `embedded_broker` | what the mock cluster cannot show, and speed; ignored unless asked for, because they need the broker built |
+//! | `embedded_broker` | what the mock cluster cannot show, against the embedded broker |
 
 // clippy.toml lets tests unwrap; the helpers beside them are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
