@@ -27,7 +27,7 @@ demo: toolchain broker ## Run the whole pipeline on this machine, without Docker
 
 .PHONY: test
 test: toolchain perl broker ## Run every test; what is skipped is said, with the reason
-	$(CARGO) build --locked --bins -p producer -p consumer
+	$(CARGO) build --locked --workspace --bins
 	FRESHET_BROKER=$(CURDIR)/$(BROKER) FRESHET_BINARIES=$(CURDIR)/target/debug $(CARGO) test --locked --workspace --no-fail-fast
 
 .PHONY: lint

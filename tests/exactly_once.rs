@@ -1,6 +1,7 @@
 //! The consumer's handler over a store in memory: one claim a test.
 
-use consumer::handler::{Attempt, Error};
+use consumer::error::Error;
+use consumer::handler::Attempt;
 use consumer::report::Report;
 use pipeline::lake::{Condition, Directory, Ledger, PutRequest};
 
@@ -119,8 +120,9 @@ async fn a_crash_between_any_two_steps_loses_and_doubles_nothing() {
 #[tokio::test]
 async fn the_ledger_exists_before_the_first_object_and_moves_after_each_range() {
     let records: Vec<_> = (0..9).map(|o| record(o, HOUR + o / 3 * HOUR_MS)).collect();
-    // GET, LIST, PUT of the ledger; then an object and an advance a range.
-    for (at, next_offset, objects) in [(3, 0, 0), (4, 0, 1), (5, 3, 1), (6, 3, 2), (7, 6, 2), (8, 6, 3)] {
+    // GET, three LISTs and PUT of the ledger; then, for a range in a new directory, a HEAD, the object and an advance.
+    let steps = [(5, 0, 0), (6, 0, 0), (7, 0, 1), (8, 3, 1), (9, 3, 1), (10, 3, 2), (11, 6, 2), (12, 6, 2), (13, 6, 3)];
+    for (at, next_offset, objects) in steps {
         let store = MemoryStore::new();
         deliver(&store.dying(at, false), &records).await.unwrap_err();
         let stored = store.bucket().objects.keys().filter(|key| key.starts_with("texts/")).count();
@@ -142,8 +144,8 @@ async fn two_attempts_over_the_same_records_overlap_in_time_without_harm() {
 #[tokio::test]
 async fn a_stored_range_that_the_ledger_does_not_know_is_adopted() {
     let store = MemoryStore::new();
-    // Ledger GET, LIST, ledger PUT, object PUT; then the ledger's advance fails.
-    deliver(&store.dying(4, false), &log(0..10)).await.unwrap_err();
+    // Ledger GET, LIST, ledger PUT, HEAD where a first record in the future would have led, object PUT; then the advance fails.
+    deliver(&store.dying(5, false), &log(0..10)).await.unwrap_err();
     assert_eq!(ledger(&store).next_offset, 0);
     let report = deliver(&store, &log(0..15)).await.unwrap();
     assert_eq!((report.ranges_adopted, report.objects_written), (1, 1));
@@ -153,7 +155,7 @@ async fn a_stored_range_that_the_ledger_does_not_know_is_adopted() {
 #[tokio::test]
 async fn an_adopted_range_must_begin_with_the_very_same_record() {
     let store = MemoryStore::new();
-    deliver(&store.dying(4, false), &log(0..10)).await.unwrap_err();
+    deliver(&store.dying(5, false), &log(0..10)).await.unwrap_err();
     let other: Vec<_> = (0..10).map(|o| record(o, HOUR + 77 + o)).collect();
     assert!(message(deliver(&store, &other).await).contains("another log is stored there"));
 }
@@ -304,7 +306,7 @@ async fn a_ledger_that_cannot_be_read_stops_the_partition() {
 #[tokio::test]
 async fn a_format_changed_between_two_attempts_stops_and_stores_nothing_twice() {
     let store = MemoryStore::new();
-    deliver(&store.dying(4, false), &log(0..10)).await.unwrap_err();
+    deliver(&store.dying(5, false), &log(0..10)).await.unwrap_err();
     let parquet = consumer(dataset("parquet", TEXT_COLUMN), &store);
     let stopped = message(parquet.handle(&event("texts", 0, &log(0..10)), &Attempt::at(NOW)).await);
     assert!(
@@ -331,7 +333,7 @@ async fn another_cluster_and_another_dataset_are_stopped() {
 #[tokio::test]
 async fn a_new_prefix_is_a_new_lake_with_its_own_ledger() {
     let store = MemoryStore::new();
-    deliver(&store.dying(4, false), &log(0..10)).await.unwrap_err();
+    deliver(&store.dying(5, false), &log(0..10)).await.unwrap_err();
     let elsewhere = consumer_at(ndjson(), &store, "texts_v2");
     elsewhere.handle(&event("texts", 0, &log(0..12)), &Attempt::at(NOW)).await.unwrap();
     deliver(&store, &log(0..10)).await.unwrap();
@@ -418,15 +420,63 @@ async fn one_partition_that_is_stopped_does_not_hold_up_the_others() {
     assert_eq!(rows(&store.bucket()).iter().filter(|(id, _)| id.partition == 1).count(), 9);
 }
 
+/// The first attempt takes the first record for one in the future, and dies before its ledger moves; hours later it is one
+/// like any other, and would lead to another directory.
+#[tokio::test]
+async fn a_range_that_began_in_the_future_is_found_again_when_that_is_past() {
+    let ahead = HOUR + 2 * HOUR_MS;
+    let batch = [record(1, ahead), record(2, HOUR + 2), record(3, HOUR + 3)];
+    for before in [vec![], vec![record(0, HOUR)]] {
+        for at in 0.. {
+            let store = MemoryStore::new();
+            if !before.is_empty() {
+                deliver_at(&store, &before, HOUR).await.unwrap();
+            }
+            if deliver_at(&store.dying(at, false), &batch, HOUR).await.is_ok() {
+                assert!(at > 3, "it died before each request of the attempt");
+                break;
+            }
+            // Where its first range is stored, record 1 is a dead letter for good.
+            let stored = store.bucket().objects.keys().filter(|key| key.starts_with("texts/")).count() > before.len();
+            deliver_at(&store, &batch, ahead).await.unwrap();
+            let expected: &[i64] = if stored { &[2, 3] } else { &[1, 2, 3] };
+            let expected: Vec<_> = before.iter().map(|r| r.offset).chain(expected.iter().copied()).collect();
+            assert_eq!(offsets(&store.bucket()), expected, "died before request {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_adopted_range_with_damaged_metadata_stops_the_partition() {
+    for end in ["-1", "9223372036854775807", "x"] {
+        let store = MemoryStore::new();
+        deliver(&store.dying(5, false), &log(0..10)).await.unwrap_err();
+        let key = store.bucket().objects.keys().find(|key| key.starts_with("texts/")).unwrap().clone();
+        let stored = &mut store.bucket().objects.get_mut(&key).map(|o| std::mem::take(&mut o.metadata)).unwrap();
+        stored.insert("end-offset".into(), end.into());
+        store.bucket().objects.get_mut(&key).unwrap().metadata = stored.clone();
+        assert!(message(deliver(&store, &log(0..10)).await).contains("texts-0 is stopped"));
+    }
+}
+
 #[tokio::test]
 async fn no_range_is_begun_when_the_time_is_nearly_up() {
+    use std::time::Duration;
     let store = MemoryStore::new();
-    let soon = pipeline::telemetry::now_ms().unsigned_abs() + 40;
-    let attempt = Attempt::until(soon);
-    tokio::time::sleep(std::time::Duration::from_millis(35)).await;
-    let result = consumer(ndjson(), &store).handle(&event("texts", 0, &log(0..5)), &attempt).await;
-    assert!(message(result).contains("time is nearly up"));
+    let (now, batch) = (tokio::time::Instant::now(), event("texts", 0, &log(0..5)));
+    let attempt = Attempt::within(NOW, now, now + Duration::from_secs(600));
+    assert!(message(consumer(ndjson(), &store).handle(&batch, &attempt).await).contains("time is nearly up"));
     assert!(offsets(&store.bucket()).is_empty());
     // A deadline in the past is an emulator's, and means none.
-    consumer(ndjson(), &store).handle(&event("texts", 0, &log(0..5)), &Attempt::until(1)).await.unwrap();
+    consumer(ndjson(), &store).handle(&batch, &Attempt::until(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_attempt_whose_store_does_not_answer_fails_in_good_time() {
+    use std::time::Duration;
+    let store = MemoryStore::new();
+    let now = tokio::time::Instant::now();
+    let attempt = Attempt::within(NOW, now + Duration::from_millis(20), now + Duration::from_millis(30));
+    let never = consumer(ndjson(), &store.gated());
+    assert!(message(never.handle(&event("texts", 0, &log(0..5)), &attempt).await).contains("time is nearly up"));
 }

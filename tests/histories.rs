@@ -12,7 +12,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use consumer::handler::{Attempt, Consumer, Error};
+use consumer::error::Error;
+use consumer::handler::{Attempt, Consumer};
 use consumer::report::Report;
 use pipeline::lake::{Condition, Ledger, PutRequest};
 use proptest::prelude::*;
@@ -90,11 +91,12 @@ fn history(backwards: bool, lives: usize) -> impl Strategy<Value = History> {
 fn logs(history: &History) -> Vec<Vec<(LogRecord, [bool; 2])>> {
     let mut time = HOUR;
     let mut logs = Vec::new();
-    for entries in &history.logs {
-        let mut offset = history.first_offset;
+    for (life, entries) in history.logs.iter().enumerate() {
+        // The first life may have lost its oldest records; a topic made anew begins with offset 0.
+        let mut offset = if life == 0 { history.first_offset } else { 0 };
         let mut log = Vec::new();
-        for entry in entries {
-            offset += entry.gap;
+        for (index, entry) in entries.iter().enumerate() {
+            offset += if index == 0 { 0 } else { entry.gap };
             time = (time + entry.step).max(HOUR - 24 * HOUR_MS);
             let value = match entry.poison {
                 [false, false] => "{}",

@@ -152,8 +152,12 @@ async fn glue_down_stores_nothing_and_up_again_stores_everything() {
     let Some(stack) = start("names", people(), |_| {}).await else { return };
     stack.stack.glue.set_down(true);
     stack.run_producer().await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(stack.stack.event_source.stats().failures > 0);
+    let failed = async {
+        while stack.stack.event_source.stats().failures == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), failed).await.unwrap();
     assert_eq!(stack.sql("SELECT count(*) AS n FROM names").await, [json!({"n": 0})]);
     stack.stack.glue.set_down(false);
     stack.drained().await;

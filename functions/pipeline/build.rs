@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "src/dataset.rs"]
 mod dataset;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pipeline::lake::{Condition, DataKey, Ledger, Store};
+use pipeline::lake::{Condition, DataKey, Directory, Ledger, Store};
 
 use super::Topic;
 use super::change::{Change, Plan};
@@ -132,7 +132,11 @@ pub async fn accept<S: Store>(
 pub async fn format<S: Store>(store: &S, target: &Target, topic: Option<&Topic>) -> Result<Plan, Error> {
     let mut plan = Plan { preconditions: vec![EVENT_SOURCE_OFF.to_owned()], ..Plan::default() };
     let keys = data_keys(store, target).await?;
-    for found in read_some(store, target, None).await? {
+    let ledgers = read_some(store, target, None).await?;
+    // A directory is registered with the format of its first object: the new format begins in one that no partition has
+    // reached.
+    let fresh = ledgers.iter().filter_map(|found| found.ledger.directory).max().map(Directory::next);
+    for found in ledgers {
         let Ledger { topic: name, partition, epoch, next_offset, .. } = &found.ledger;
         let in_flight = keys.iter().map(|(_, key)| key).find(|key| {
             key.topic == *name && key.partition == *partition && key.epoch == *epoch && key.start >= *next_offset
@@ -153,8 +157,10 @@ pub async fn format<S: Store>(store: &S, target: &Target, topic: Option<&Topic>)
                 watermarks.high
             ));
         }
-        let after = Ledger { format: target.extension.clone(), ..found.ledger.clone() };
-        plan.changes.extend(found.change(after));
+        if found.ledger.format != target.extension {
+            let after = Ledger { format: target.extension.clone(), directory: fresh, ..found.ledger.clone() };
+            plan.changes.extend(found.change(after));
+        }
     }
     if plan.changes.is_empty() {
         plan.remarks.push(format!("Every ledger says `{}` already: nothing to change.", target.extension));

@@ -17,6 +17,9 @@ impl Config {
         let lake = LakeConfig::read(&mut env, choice.as_ref().map(|c| &c.dataset));
         let table = env.or("GLUE_TABLE", choice.as_ref().map_or("", |c| &c.dataset.name));
         let glue = env.optional("GLUE_DATABASE").map(|database| (database, table));
+        if glue.is_none() && env.optional("GLUE_TABLE").is_some() {
+            env.problem("GLUE_DATABASE", "is not set, and GLUE_TABLE is; expected both, or neither for no catalog");
+        }
         let concurrency = env.parse("CONSUMER_CONCURRENCY", 4, "a number of partitions, 1 or more");
         if concurrency == 0 {
             env.problem("CONSUMER_CONCURRENCY", "is 0; expected 1 or more");

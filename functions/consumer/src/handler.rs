@@ -7,48 +7,21 @@ use futures::StreamExt;
 use pipeline::config::{DatasetChoice, LakeConfig};
 use pipeline::dataset::Dataset;
 use pipeline::lake::{
-    Condition, DataKey, DeadLetter, FirstRecord, Header, Layout, Ledger, Put, PutRequest, RangeMetadata, Store,
-    StoreError, to_ndjson,
+    Condition, DataKey, DeadLetter, Directory, FirstRecord, Header, Layout, Ledger, Put, PutRequest, RangeMetadata,
+    Store, to_ndjson,
 };
 use pipeline::telemetry;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::Catalog;
 use crate::decode::{Decoder, Payloads, Row};
-use crate::encode::{self, EncodeError, Encoder, Stamp};
+use crate::encode::{self, Encoder, Stamp};
+use crate::error::Error;
 use crate::event::{Batch, Event, Record};
 use crate::ledger::OpenLedger;
 use crate::range::{self, Pending, Range, When};
-use crate::report::Report;
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(
-        "the event is refused: {0}. The consumer takes events of Lambda's Kafka event source for its dataset's topic; check what invokes it"
-    )]
-    Event(String),
-    /// Going on could lose or double records. Kafka keeps them until an operator has acted.
-    #[error("{topic}-{partition} is stopped: {reason}. {cure}")]
-    Stopped { topic: String, partition: i32, reason: String, cure: String },
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    #[error(
-        "the function's time is nearly up: what is stored stays, the retry goes on behind it. If this repeats, raise the function's timeout or lower the event source's batch size"
-    )]
-    OutOfTime,
-}
-
-impl Error {
-    /// Stops the topic-partition of a ledger.
-    pub fn stopped(ledger: &Ledger, reason: String, cure: String) -> Error {
-        Error::Stopped { topic: ledger.topic.clone(), partition: ledger.partition, reason, cure }
-    }
-}
+use crate::report::{Report, Tally};
 
 /// One invocation: what time it is, and how long it may take.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +38,11 @@ impl Attempt {
     /// Without a limit of time.
     pub fn at(now_ms: i64) -> Attempt {
         Attempt { now_ms, last_start: None, give_up: None }
+    }
+
+    /// Within given limits.
+    pub fn within(now_ms: i64, last_start: Instant, give_up: Instant) -> Attempt {
+        Attempt { now_ms, last_start: Some(last_start), give_up: Some(give_up) }
     }
 
     /// Up to Lambda's deadline, in milliseconds since 1970. One that is past is taken for unknown: emulators send such.
@@ -130,49 +108,34 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
         }
 
         // 1. Partitions side by side, each by itself in order. All are awaited, also after one failed.
+        let tally = Tally::default();
         let work = futures::stream::iter(&batches)
-            .map(|batch| self.store_batch(event.cluster(), batch, attempt))
+            .map(|batch| self.store_batch(event.cluster(), batch, attempt, &tally))
             .buffer_unordered(self.concurrency)
-            .fold((Report::default(), None), async |(mut total, mut failure), (report, result)| {
-                total += &report;
-                if let Err(error) = result {
-                    tracing::error!(error = %error, "The batch fails; the event source will deliver it again.");
-                    failure = failure.or(Some(error));
+            .fold(Ok(()), async |all: Result<(), Error>, one| {
+                if let Err(error) = &one {
+                    tracing::error!(%error, "The batch fails; the event source will deliver it again.");
                 }
-                (total, failure)
+                all.and(one)
             });
-        let (report, failure) = match attempt.give_up {
-            Some(instant) => tokio::time::timeout_at(instant, work).await.map_err(|_| Error::OutOfTime)?,
+        let outcome = match attempt.give_up {
+            Some(instant) => tokio::time::timeout_at(instant, work).await.unwrap_or(Err(Error::OutOfTime)),
             None => work.await,
         };
 
+        let report = tally.total();
         telemetry::emit("consumer", &self.dataset.name, &report.metrics(telemetry::now_ms(), self.dataset_mismatch));
         // 9. Only when every partition is through.
-        match failure {
-            None => Ok(report),
-            Some(error) => Err(error),
-        }
+        outcome.map(|()| report)
     }
 
-    /// One topic-partition's records. The report counts what was done also where the result is an error.
+    /// One topic-partition's records.
     async fn store_batch(
         &self,
         cluster: Option<&str>,
         batch: &Batch<'_, '_>,
         attempt: &Attempt,
-    ) -> (Report, Result<(), Error>) {
-        let mut report =
-            Report { records: batch.records.len() as u64, duplicates_dropped: batch.repeated, ..Report::default() };
-        let result = self.store_ranges(cluster, batch, attempt, &mut report).await;
-        (report, result)
-    }
-
-    async fn store_ranges(
-        &self,
-        cluster: Option<&str>,
-        batch: &Batch<'_, '_>,
-        attempt: &Attempt,
-        report: &mut Report,
+        tally: &Tally,
     ) -> Result<(), Error> {
         // 2. The ledger is read while the records are decoded.
         let expected = self.first_ledger(cluster, batch);
@@ -184,9 +147,12 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
         let mut open = ledger?;
         open.check(&expected, &batch.records, attempt.now_ms)?;
         let (mut pending, repeated) = Pending::new(&batch.records, &payloads).from(open.ledger.next_offset);
-        report.duplicates_dropped += repeated as u64;
-        report.offset_gaps += pending.gaps(open.ledger.next_offset);
-        report.create_time_batches += u64::from(batch.records.iter().any(|record| record.is_create_time()));
+        tally.add(&Report {
+            records: batch.records.len() as u64,
+            duplicates_dropped: batch.repeated + repeated as u64,
+            create_time_batches: u64::from(batch.records.iter().any(|record| record.is_create_time())),
+            ..Report::default()
+        });
 
         // 3. Ranges, each in one directory that never goes back.
         while let Some(range) = range::next(&open.ledger, pending, attempt.now_ms) {
@@ -195,9 +161,10 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
             }
             // 4. No row is stored but invisible.
             self.catalog.register(range.directory).await?;
-            let stored = self.store_range(&open.ledger, &range, attempt, report).await?;
+            let stored = self.store_range(&open.ledger, &range, attempt, tally).await?;
             // 8. After each range.
             open.advance(stored.end, range.directory, stored.newest_timestamp).await?;
+            tally.add(&Report { offset_gaps: range.pending.gaps(range.start), ..Report::default() });
             pending = pending.from(open.ledger.next_offset).0;
         }
         Ok(())
@@ -225,7 +192,7 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
         ledger: &Ledger,
         range: &Range<'_, '_, '_>,
         attempt: &Attempt,
-        report: &mut Report,
+        tally: &Tally,
     ) -> Result<Stored, Error> {
         let key = DataKey {
             directory: range.directory,
@@ -264,11 +231,18 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
             first: range.first,
             sha256: hex_sha256(&body),
         };
-        let key = self.layout.data(&key);
+        // A first record that lies in the future now did not choose a directory before, and the other way round: what an
+        // earlier attempt stored at this start may lie where the range would have gone without it.
+        let elsewhere = DataKey { directory: ledger.directory.unwrap_or(Directory::of(0)), ..key.clone() };
+        if elsewhere.directory != key.directory
+            && let Some(stored) = self.adopt(ledger, range.first, &elsewhere, tally).await?
+        {
+            return Ok(stored);
+        }
         // 6. Never overwrite.
         let bytes_out = body.len() as u64;
         let request = PutRequest {
-            key: key.clone(),
+            key: self.layout.data(&key),
             body,
             condition: Condition::Absent,
             content_type: encode::content_type(self.dataset.lake.format),
@@ -276,20 +250,50 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
         };
         loop {
             if let Put::Stored { .. } = self.store.put(request.clone()).await? {
-                report.objects_written += 1;
-                report.rows += rows;
-                report.dead_letters += letters.len() as u64;
-                report.bytes_in += bytes_in;
-                report.bytes_out += bytes_out;
-                report.newest_timestamp = report.newest_timestamp.max(range.newest_timestamp);
+                tally.add(&Report {
+                    rows,
+                    dead_letters: letters.len() as u64,
+                    objects_written: 1,
+                    bytes_in,
+                    bytes_out,
+                    newest_timestamp: range.newest_timestamp,
+                    ..Report::default()
+                });
                 return Ok(Stored { end: range.end, newest_timestamp: range.newest_timestamp });
             }
             // 7. Written before, by an earlier attempt or one that is still alive: go on behind what it stored.
-            if let Some(head) = self.store.head(&key).await? {
-                report.ranges_adopted += 1;
-                return adopt(ledger, range.first, &key, &head.metadata);
+            if let Some(stored) = self.adopt(ledger, range.first, &key, tally).await? {
+                return Ok(stored);
             }
         }
+    }
+
+    /// Takes over the end of the range that is stored under a key, if there is one and it begins with the very same record.
+    async fn adopt(
+        &self,
+        ledger: &Ledger,
+        first: FirstRecord,
+        key: &DataKey,
+        tally: &Tally,
+    ) -> Result<Option<Stored>, Error> {
+        let key = self.layout.data(key);
+        let Some(head) = self.store.head(&key).await? else { return Ok(None) };
+        let stop =
+            |reason| Error::stopped(ledger, reason, "Run `freshet verify --deep` and see docs/DESIGN.md".to_owned());
+        let theirs = RangeMetadata::from_map(&head.metadata)
+            .map_err(|reason| stop(format!("{key} {reason}: somebody else wrote it")))?;
+        if theirs.first != first {
+            let FirstRecord { offset, timestamp } = theirs.first;
+            return Err(stop(format!(
+                "{key} begins with offset {offset} of {timestamp}, the batch with offset {} of {}: another log is stored there",
+                first.offset, first.timestamp
+            )));
+        }
+        if theirs.end < first.offset || theirs.end == i64::MAX {
+            return Err(stop(format!("{key} says that it ends at offset {}: its metadata is damaged", theirs.end)));
+        }
+        tally.add(&Report { ranges_adopted: 1, ..Report::default() });
+        Ok(Some(Stored { end: theirs.end, newest_timestamp: theirs.newest_timestamp }))
     }
 
     /// A record in the future is refused whatever it holds.
@@ -345,27 +349,6 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
     fn extension(&self) -> &'static str {
         self.dataset.lake.format.extension()
     }
-}
-
-/// Takes over the end of a range that a twin has stored, if it begins with the very same record.
-fn adopt(
-    ledger: &Ledger,
-    first: FirstRecord,
-    key: &str,
-    metadata: &std::collections::HashMap<String, String>,
-) -> Result<Stored, Error> {
-    let stop =
-        |reason| Error::stopped(ledger, reason, "Run `freshet verify --deep` and see docs/RUNBOOK.md".to_owned());
-    let theirs =
-        RangeMetadata::from_map(metadata).map_err(|reason| stop(format!("{key} {reason}: somebody else wrote it")))?;
-    if theirs.first != first {
-        let FirstRecord { offset, timestamp } = theirs.first;
-        return Err(stop(format!(
-            "{key} begins with offset {offset} of {timestamp}, the batch with offset {} of {}: another log is stored there",
-            first.offset, first.timestamp
-        )));
-    }
-    Ok(Stored { end: theirs.end, newest_timestamp: theirs.newest_timestamp })
 }
 
 fn hex_sha256(bytes: &[u8]) -> String {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use pipeline::lake::{Condition, Directory, Layout, Ledger, Put, PutRequest, Store, StoreError};
 
+use crate::error::Error;
 use crate::event::Record;
-use crate::handler::Error;
 use crate::range::{self, When};
 
 /// A ledger as it was last read or written.
@@ -78,6 +78,7 @@ impl<'s, S: Store> OpenLedger<'s, S> {
             let cure = "Offsets of two clusters do not mix: give the new cluster's lake a prefix of its own (S3_OUTPUT_PREFIX)";
             return other("cluster", theirs, ours, cure);
         }
+        let mut anew: Option<&Record> = None;
         for record in records {
             let (offset, timestamp) = (record.offset, record.timestamp);
             let when = range::when(timestamp, now_ms);
@@ -87,16 +88,19 @@ impl<'s, S: Store> OpenLedger<'s, S> {
                 return Err(Error::stopped(expected, reason, cure.to_owned()));
             }
             let repeat = offset >= ledger.next_offset || Some(timestamp) <= ledger.newest_timestamp;
-            if !repeat && when == When::Usual {
-                let reason = format!(
-                    "offset {offset} is stored already, yet its timestamp {timestamp} is later than any stored: the topic was made anew"
-                );
-                let cure = format!(
-                    "Turn the event source off, wait for the function's timeout, then run `freshet ledger reset {topic} {partition}`; \
-                     if the topic is the same, `freshet ledger accept {topic} {partition} --newest-timestamp {timestamp}`"
-                );
-                return Err(Error::stopped(expected, reason, cure));
+            if !repeat && when == When::Usual && anew.is_none_or(|record| record.timestamp < timestamp) {
+                anew = Some(record);
             }
+        }
+        if let Some(Record { offset, timestamp, .. }) = anew {
+            let reason = format!(
+                "offset {offset} is stored already, yet its timestamp {timestamp} is later than any stored: the topic was made anew"
+            );
+            let cure = format!(
+                "Turn the event source off, wait for the function's timeout, then run `freshet ledger reset {topic} {partition}`; \
+                 if the topic is the same, `freshet ledger accept {topic} {partition} --newest-timestamp {timestamp}` instead"
+            );
+            return Err(Error::stopped(expected, reason, cure));
         }
         Ok(())
     }

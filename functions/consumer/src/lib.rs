@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod config;
 pub mod decode;
 pub mod encode;
+pub mod error;
 pub mod event;
 pub mod handler;
 pub mod ledger;

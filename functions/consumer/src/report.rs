@@ -1,11 +1,10 @@
 //! What an invocation did: the function's answer, and its metrics.
 
 use std::ops::AddAssign;
+use std::sync::{Mutex, PoisonError};
 
 use pipeline::telemetry::{self, Metric};
 use serde::Serialize;
-
-use crate::handler::Error;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -63,17 +62,16 @@ impl Report {
     }
 }
 
-/// What Lambda shows for a failed invocation: `errorType` for alarms and filters, `errorMessage` for people.
-impl From<Error> for lambda_runtime::Diagnostic {
-    fn from(error: Error) -> lambda_runtime::Diagnostic {
-        let error_type = match error {
-            Error::Event(_) => "Event",
-            Error::Stopped { .. } => "Stopped",
-            Error::Store(_) => "Store",
-            Error::Catalog(_) => "Catalog",
-            Error::Encode(_) => "Encode",
-            Error::OutOfTime => "OutOfTime",
-        };
-        lambda_runtime::Diagnostic { error_type: error_type.to_owned(), error_message: error.to_string() }
+/// The report while the work goes on: what was done counts, also when the attempt then runs out of time.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<Report>);
+
+impl Tally {
+    pub fn add(&self, done: &Report) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += done;
+    }
+
+    pub fn total(&self) -> Report {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

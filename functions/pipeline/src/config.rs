@@ -31,6 +31,20 @@ impl Env {
         Env { variables, problems: Vec::new() }
     }
 
+    /// Whether this process runs inside Lambda, or something that hosts functions as Lambda does. The runtime library would
+    /// panic elsewhere.
+    pub fn require_lambda(&self) -> Result<(), ConfigError> {
+        let needed = ["RUNTIME_API", "FUNCTION_NAME", "FUNCTION_MEMORY_SIZE", "FUNCTION_VERSION"];
+        let missing =
+            needed.map(|name| format!("AWS_LAMBDA_{name}")).into_iter().find(|name| self.optional(name).is_none());
+        match missing {
+            None => Ok(()),
+            Some(name) => Err(ConfigError(vec![format!(
+                "{name} is not set: this program runs inside AWS Lambda, `cargo lambda watch` or `make demo`"
+            )])),
+        }
+    }
+
     pub fn optional(&self, name: &str) -> Option<String> {
         self.variables.get(name).cloned()
     }
@@ -128,9 +142,11 @@ impl LakeConfig {
             env.problem("S3_OUTPUT_PREFIX", format!("is wrong: {reason}"));
         }
         let ledger_prefix = env.or("S3_CHECKPOINT_PREFIX", "_ledger").trim_end_matches('/').to_owned();
-        if ledger_prefix.is_empty() || format!("{ledger_prefix}/").starts_with(&format!("{prefix}/")) {
+        // Neither among the table's files, nor where a lifecycle rule deletes.
+        let beside = [format!("{prefix}/"), format!("{prefix}_dead_letters/")];
+        if ledger_prefix.is_empty() || beside.iter().any(|taken| format!("{ledger_prefix}/").starts_with(taken)) {
             let reason =
-                format!("is `{ledger_prefix}`, inside the table's prefix `{prefix}`; expected a prefix beside it");
+                format!("is `{ledger_prefix}`, inside `{prefix}` or its dead letters; expected a prefix beside them");
             env.problem("S3_CHECKPOINT_PREFIX", reason);
         }
         LakeConfig {

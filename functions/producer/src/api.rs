@@ -199,7 +199,8 @@ fn records(source: &Source, answer: &Rcvar) -> Result<Vec<Rcvar>, FetchError> {
     if let Some(expression) = &source.error {
         let reported = record::extract(expression, answer).map_err(FetchError::Api)?;
         if reported.is_truthy() {
-            let message = reported.as_string().cloned().unwrap_or_else(|| reported.to_string());
+            // Only the API's own words; anything else could be records.
+            let message = reported.as_string().cloned().unwrap_or_else(|| "an error that is no text".to_owned());
             return Err(FetchError::Api(message.chars().take(300).collect()));
         }
     }

@@ -28,10 +28,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), lambda_runtime::Error> {
     let env = Env::of_process();
-    // The runtime would panic.
-    if env.optional("AWS_LAMBDA_RUNTIME_API").is_none() {
-        return Err("AWS_LAMBDA_RUNTIME_API is not set: this program runs inside AWS Lambda, `cargo lambda watch` or `make demo`".into());
-    }
+    env.require_lambda()?;
     let config = Config::read(env)?;
     let sdk = aws::sdk_config().await;
     let store = S3Store::new(aws::s3(&sdk, &config.lake.s3), config.lake.bucket.clone());

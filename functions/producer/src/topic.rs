@@ -195,7 +195,7 @@ impl Topic {
                     setting,
                     expected,
                     found,
-                    "The topic has another setting than the pipeline expects; alter the topic, docs/CONFIGURATION.md says why"
+                    "The topic has another setting than the pipeline expects; alter the topic, docs/DESIGN.md says why"
                 );
             }
         }

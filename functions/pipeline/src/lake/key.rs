@@ -22,6 +22,11 @@ impl Directory {
         Directory { hours_since_1970: timestamp_ms.div_euclid(HOUR_MS).clamp(0, END_OF_9999) }
     }
 
+    /// The hour after this one.
+    pub fn next(self) -> Directory {
+        Directory { hours_since_1970: self.hours_since_1970 + 1 }
+    }
+
     /// The partition's values, for Glue: `["2026-11-23", "05"]`.
     pub fn values(self) -> [String; 2] {
         let time = self.start().to_zoned(TimeZone::UTC);

@@ -23,6 +23,16 @@ impl S3Store {
         S3Store { client, bucket: bucket.into() }
     }
 
+    /// Conditional writes stand on it.
+    fn etag(&self, operation: &'static str, key: &str, etag: Option<String>) -> Result<String, StoreError> {
+        etag.ok_or_else(|| StoreError {
+            operation,
+            key: format!("s3://{}/{key}", self.bucket),
+            reason: "the answer has no ETag".to_owned(),
+            advice: ". The store behind S3_ENDPOINT cannot hold a lake: it must support conditional writes",
+        })
+    }
+
     fn error<E>(&self, operation: &'static str, key: &str, error: SdkError<E, HttpResponse>) -> StoreError
     where
         E: std::error::Error + Send + Sync + 'static,
@@ -51,7 +61,7 @@ impl Store for S3Store {
             Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => return Ok(None),
             Err(error) => return Err(self.error("GET", key, error)),
         };
-        let etag = answer.e_tag.unwrap_or_default();
+        let etag = self.etag("GET", key, answer.e_tag)?;
         let body = answer.body.collect().await.map_err(|e| StoreError {
             operation: "GET",
             key: format!("s3://{}/{key}", self.bucket),
@@ -90,7 +100,7 @@ impl Store for S3Store {
                 Condition::Matches(etag) => put.if_match(etag),
             };
             let error = match put.send().await {
-                Ok(answer) => return Ok(Put::Stored { etag: answer.e_tag.unwrap_or_default() }),
+                Ok(answer) => return Ok(Put::Stored { etag: self.etag("PUT", &request.key, answer.e_tag)? }),
                 Err(error) => error,
             };
             match status(&error) {
