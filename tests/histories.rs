@@ -316,9 +316,13 @@ fn play(history: &History) -> Result<(), TestCaseError> {
 }
 
 fn config() -> ProptestConfig {
-    // PROPTEST_CASES, where it is set, wins over the number given here.
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
-    ProptestConfig { cases, max_shrink_iters: 2_000, ..ProptestConfig::default() }
+    // What the environment says (PROPTEST_CASES, PROPTEST_MAX_SHRINK_ITERS) wins over the numbers given here.
+    let given = |name: &str, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    ProptestConfig {
+        cases: given("PROPTEST_CASES", 2_000),
+        max_shrink_iters: given("PROPTEST_MAX_SHRINK_ITERS", 2_000),
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
