@@ -386,6 +386,10 @@ async fn a_timestamp_in_the_future_is_a_dead_letter_and_moves_nothing() {
     assert_eq!(ledger(&store).newest_timestamp, Some(HOUR + 2));
     // The same records again are repeats, not a topic made anew.
     assert_eq!(deliver_at(&store, &records, now).await.unwrap().duplicates_dropped, 3);
+    // As the first record of a range it chooses no directory either.
+    deliver_at(&store, &[record(3, now + 5 * HOUR_MS), record(4, HOUR + 4)], now).await.unwrap();
+    assert_eq!(store.bucket().registered, [Directory::of(HOUR)]);
+    assert_eq!(offsets(&store.bucket()), [0, 2, 4]);
 }
 
 #[tokio::test]
