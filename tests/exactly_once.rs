@@ -487,5 +487,7 @@ async fn an_attempt_whose_store_does_not_answer_fails_in_good_time() {
     let now = tokio::time::Instant::now();
     let attempt = Attempt::within(NOW, now + Duration::from_millis(20), now + Duration::from_millis(30));
     let never = consumer(ndjson(), &store.gated());
-    assert!(message(never.handle(&event("texts", 0, &log(0..5)), &attempt).await).contains("time is nearly up"));
+    let batch = event("texts", 0, &log(0..5));
+    let failed = tokio::time::timeout(Duration::from_secs(20), never.handle(&batch, &attempt)).await;
+    assert!(message(failed.expect("an attempt without end")).contains("time is nearly up"));
 }
