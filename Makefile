@@ -19,11 +19,16 @@ help: ## Print this list
 	@echo '  make test PROPTEST_CASES=100000   a longer search for histories that break the protocol'
 
 .PHONY: demo
-demo: toolchain broker ## Run the whole pipeline on this machine, without Docker, and query what it stored
-	$(CARGO) build $(DEMO_BUILD)
+demo: toolchain ## Run the whole pipeline on this machine, without Docker, and query what it stored
+	@$(MAKE) -j2 broker demo-build
 	target/debug/freshet demo --broker $(BROKER) \
 		$(if $(RECORDS),--records $(RECORDS)) $(if $(filter 1,$(CHAOS)),--chaos) \
 		$(if $(filter 1,$(LIVE)),--live) $(if $(filter 1,$(KEEP)),--keep)
+
+# Beside the broker: each build has stretches in which it keeps one core busy only.
+.PHONY: demo-build
+demo-build: toolchain
+	$(CARGO) build $(DEMO_BUILD)
 
 .PHONY: test
 test: toolchain perl broker ## Run every test; what is skipped is said, with the reason
