@@ -50,7 +50,7 @@ unused: toolchain
 	$(MACHETE) --skip-target-dir .
 
 .PHONY: mutations
-mutations: toolchain perl ## Take out each guard of the protocol in turn: the tests must notice (ten minutes)
+mutations: toolchain perl ## Take out each guard of the protocol in turn: the tests must notice (a quarter of an hour)
 	tests/mutations.sh
 
 .PHONY: broker

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 copy=$root/target/mutations
+# A target folder of its own: cargo takes a copy of the workspace for the workspace itself, and would leave mutated code in it.
 pattern=${1:-.}
 handler=functions/consumer/src/handler.rs ledger=functions/consumer/src/ledger.rs
 range=functions/consumer/src/range.rs key=functions/pipeline/src/lake/key.rs
@@ -27,7 +28,7 @@ mutate() {
         exit 2
     fi
     local start=$SECONDS log=$copy/log caught
-    if (cd "$copy" && CARGO_TARGET_DIR=$root/target PROPTEST_CASES=${PROPTEST_CASES:-300} PROPTEST_MAX_SHRINK_ITERS=0 \
+    if (cd "$copy" && CARGO_TARGET_DIR=$root/target/mutations-build PROPTEST_CASES=${PROPTEST_CASES:-300} PROPTEST_MAX_SHRINK_ITERS=0 \
         cargo test --quiet --workspace --test pipeline -- exactly_once histories >"$log" 2>&1); then
         caught="NOTHING"
         survivors=$((survivors + 1))
