@@ -15,13 +15,14 @@ help: ## Print this list
 	@echo '  make demo RECORDS=200000   push that many people through, and measure'
 	@echo '  make demo CHAOS=1          kill processes at random meanwhile (with RECORDS=…)'
 	@echo '  make demo LIVE=1           fetch from the live API'
+	@echo '  make demo DATASET=x.yaml   your own dataset file, from the API that it names'
 	@echo '  make demo KEEP=1           keep the schedule running until Ctrl-C'
 	@echo '  make test PROPTEST_CASES=100000   a longer search for histories that break the protocol'
 
 .PHONY: demo
 demo: toolchain ## Run the whole pipeline on this machine, without Docker, and query what it stored
 	@$(MAKE) -j2 broker demo-build
-	target/debug/freshet demo --broker $(BROKER) \
+	target/debug/freshet $(if $(DATASET),--dataset $(DATASET)) demo --broker $(BROKER) \
 		$(if $(RECORDS),--records $(RECORDS)) $(if $(filter 1,$(CHAOS)),--chaos) \
 		$(if $(filter 1,$(LIVE)),--live) $(if $(filter 1,$(KEEP)),--keep)
 

@@ -17,8 +17,10 @@ use pipeline::config::{LakeConfig, S3Config};
 
 use crate::catalog::Catalog;
 use crate::verify::{VerifyOptions, verify};
-use crate::{Error, Lake, kafka, query, text};
+use crate::{Error, Lake, LakeArgs, kafka, query, text};
 
+/// The dataset of the recorded people.
+const NAMES: &str = "names";
 const NATIONS: &str = "SELECT nation, count(*) AS people, min(city) AS a_city FROM names GROUP BY nation ORDER BY people DESC, nation LIMIT 10";
 const DISTINCT: &str = "SELECT count(*) AS rows, count(DISTINCT email) AS people FROM names";
 /// How many objects the tree shows of each directory.
@@ -52,9 +54,17 @@ pub struct DemoArgs {
     broker: PathBuf,
 }
 
-pub async fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+/// Of the options about the lake, the dataset counts: one other than `names` is fetched from its own API.
+pub async fn run(lake: &LakeArgs, args: &DemoArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let dataset = lake.dataset.clone().or_else(|| std::env::var("DATASET").ok()).filter(|name| !name.is_empty());
+    let dataset = dataset.unwrap_or_else(|| NAMES.to_owned());
+    if dataset != NAMES && args.records.is_some() {
+        return Err(Error::stopped(
+            "--records makes people, for the dataset `names`: leave it out, or leave --dataset out",
+        ));
+    }
     tokio::select! {
-        done = demo(args, out) => done,
+        done = demo(&dataset, args, out) => done,
         // Everything that was started is dropped with the unfinished demo, and ends.
         _ = tokio::signal::ctrl_c() => {
             eprintln!("\nStopped. Nothing is left running.");
@@ -63,9 +73,9 @@ pub async fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<ExitCode, Error
     }
 }
 
-async fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+async fn demo(dataset: &str, args: &DemoArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let config = stack_config(dataset, args)?;
     clear(&args.folder)?;
-    let config = stack_config(args)?;
     writeln!(out, "Starting broker, S3, catalog, API and functions on the loopback …")?;
     let stack = Arc::new(Stack::start(config).await.map_err(stopped)?);
     let chaos = args.chaos.then(|| Chaos::start(stack.clone()));
@@ -87,8 +97,11 @@ async fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let wall = started.elapsed();
 
     let lake = open(&stack).await;
-    writeln!(out, "\n{NATIONS}\n{}", query::query_table(&lake, NATIONS).await?)?;
-    writeln!(out, "{DISTINCT}\n{}", query::query_table(&lake, DISTINCT).await?)?;
+    let sample = format!("SELECT * FROM {} LIMIT 5", stack.dataset.name);
+    let queries = if dataset == NAMES { vec![NATIONS, DISTINCT] } else { vec![sample.as_str()] };
+    for sql in queries {
+        writeln!(out, "\n{sql}\n{}", query::query_table(&lake, sql).await?)?;
+    }
     tree(&args.folder.join("s3").join(stack::BUCKET), out)?;
     if args.records.is_some() || args.chaos {
         measured(&stack, &args.folder, &produced, wall, out)?;
@@ -98,8 +111,9 @@ async fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     writeln!(out, "freshet verify --deep\n{}", report.to_text())?;
 
     let rows: u64 = report.partitions.iter().map(|p| p.rows).sum();
-    let people = distinct_people(&lake).await?;
+    let people = if args.records.is_some() { distinct_people(&lake).await? } else { rows };
     let whole = args.records.is_none_or(|expected| rows == expected && people == expected);
+    let table = lake.dataset.name.clone();
     drop(lake);
     // The progress and the chaos have ended, so this is the last handle; otherwise dropping it ends everything as well.
     if let Ok(stack) = Arc::try_unwrap(stack) {
@@ -109,9 +123,12 @@ async fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
         writeln!(out, "{expected} people were asked for; the lake holds {rows} rows of {people} people.")?;
     }
     let folder = args.folder.display();
+    let option = if dataset == NAMES { String::new() } else { format!("--dataset {dataset} ") };
+    let freshet = format!("target/debug/freshet {option}--local {folder}");
     writeln!(out, "The lake is in {folder}. Try:")?;
-    writeln!(out, "  target/debug/freshet --local {folder} query \"SELECT name, city, _offset FROM names LIMIT 5\"")?;
-    writeln!(out, "  target/debug/freshet --local {folder} verify --deep")?;
+    writeln!(out, "  {freshet} query \"SELECT * FROM {table} WHERE _offset < 3\"")?;
+    writeln!(out, "  {freshet} verify --deep")?;
+    writeln!(out, "  {freshet} ledger show")?;
     Ok(if report.findings.is_empty() && whole { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -129,11 +146,12 @@ fn clear(folder: &Path) -> Result<(), Error> {
     Ok(std::fs::create_dir_all(folder)?)
 }
 
-fn stack_config(args: &DemoArgs) -> Result<StackConfig, Error> {
+fn stack_config(dataset: &str, args: &DemoArgs) -> Result<StackConfig, Error> {
     let exe = std::env::current_exe()?;
     let binaries = exe.parent().map(Path::to_owned).unwrap_or_default();
     let mut config = StackConfig::new(&args.folder, binaries, &args.broker);
-    let (run, fetch_every) = match (args.records, args.live) {
+    config.dataset = dataset.to_owned();
+    let (run, fetch_every) = match (args.records, args.live || dataset != NAMES) {
         (Some(records), _) => {
             let options = ApiOptions { distinct: true, remaining: Some(records), ..ApiOptions::default() };
             config.source = Source::People { options, results: 2_000 };

@@ -51,6 +51,6 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Error> {
         Command::Query(args) => query::run(&cli.lake, &args, out).await,
         Command::Verify(args) => verify::run(&cli.lake, &args, out).await,
         Command::Ledger(args) => ledger::run(&cli.lake, &args, out).await,
-        Command::Demo(args) => demo::run(&args, out).await,
+        Command::Demo(args) => demo::run(&cli.lake, &args, out).await,
     }
 }
