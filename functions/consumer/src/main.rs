@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 // One thread: a function of this size has a part of one processor.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    telemetry::start_logging();
+    telemetry::start();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

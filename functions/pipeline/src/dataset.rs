@@ -186,6 +186,8 @@ lake: { prefix: orders, format: ndjson }
 columns:
   - { id: 100, name: order_id, type: integer, required: true, expression: id }
   - { id: 101, name: paid, type: boolean, expression: paid }
+queries:
+  - { name: unpaid, sql: SELECT count(*) FROM orders WHERE NOT paid }
 "#;
 
     /// Replaces `from` by `to` in a good file and returns how it is refused.
@@ -242,6 +244,12 @@ columns:
                 "type: boolean, ",
                 "type: boolean, hash: hmac-sha256, ",
                 "datasets/orders.yaml:10: a hashed column is a string",
+            ),
+            ("name: unpaid", "name: un-paid", "datasets/orders.yaml:12: `un-paid` is not a query name"),
+            (
+                "sql: SELECT count(*) FROM orders WHERE NOT paid",
+                "sql: ''",
+                "datasets/orders.yaml:12: query `unpaid` is empty",
             ),
             ("  records:", "  recods:", "datasets/orders.yaml:4: "),
         ];

@@ -1,9 +1,13 @@
 //! Logs and metrics. Both go to standard output as JSON lines: CloudWatch turns those with `_aws` into metrics (EMF).
 
+use std::sync::OnceLock;
+
 use serde_json::{Map, Value, json};
 
-/// CloudWatch namespace of every metric.
-pub const NAMESPACE: &str = "freshet";
+/// CloudWatch namespace of every metric, where `METRICS_NAMESPACE` names no other.
+pub const DEFAULT_NAMESPACE: &str = "freshet";
+
+static NAMESPACE: OnceLock<String> = OnceLock::new();
 
 /// A metric's name and unit. docs/CONFIGURATION.md gives the meaning of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,19 +59,24 @@ pub const METRICS: &[Metric] = &[
     DATASET_MISMATCH,
 ];
 
-/// Starts JSON logging; the level is `AWS_LAMBDA_LOG_LEVEL` or `RUST_LOG`, info where neither is set.
-pub fn start_logging() {
+/// Starts JSON logging; the level is `AWS_LAMBDA_LOG_LEVEL` or `RUST_LOG`, info where neither is set. Metrics go to
+/// `METRICS_NAMESPACE`: two deployments in one account would add up in one namespace.
+pub fn start() {
     let level = ["AWS_LAMBDA_LOG_LEVEL", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
         .parse_lossy(level.unwrap_or_default());
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).try_init();
+    if let Some(namespace) = std::env::var("METRICS_NAMESPACE").ok().filter(|name| !name.is_empty()) {
+        let _ = NAMESPACE.set(namespace);
+    }
 }
 
-/// Writes one invocation's metrics as one line of CloudWatch's embedded metric format, with the dataset as dimension.
+/// Writes one invocation's metrics as one line of CloudWatch's embedded metric format, with dataset and function as dimensions.
 pub fn emit(function: &str, dataset: &str, values: &[(Metric, u64)]) {
-    println!("{}", line(function, dataset, now_ms(), values));
+    let namespace = NAMESPACE.get().map_or(DEFAULT_NAMESPACE, String::as_str);
+    println!("{}", line(namespace, function, dataset, now_ms(), values));
 }
 
 /// Milliseconds since 1970 by the wall clock.
@@ -76,13 +85,13 @@ pub fn now_ms() -> i64 {
 }
 
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
-fn line(function: &str, dataset: &str, now_ms: i64, values: &[(Metric, u64)]) -> Value {
+fn line(namespace: &str, function: &str, dataset: &str, now_ms: i64, values: &[(Metric, u64)]) -> Value {
     let metrics: Vec<_> = values.iter().map(|(m, _)| json!({"Name": m.name, "Unit": m.unit})).collect();
     let mut line: Map<_, _> = values.iter().map(|(m, value)| (m.name.to_owned(), json!(value))).collect();
     line.insert("function".to_owned(), json!(function));
     line.insert("dataset".to_owned(), json!(dataset));
-    let directive =
-        json!({"Namespace": NAMESPACE, "Dimensions": [["dataset", "function"], ["dataset"]], "Metrics": metrics});
+    // One set of dimensions: CloudWatch counts, and charges, each set as metrics of their own.
+    let directive = json!({"Namespace": namespace, "Dimensions": [["dataset", "function"]], "Metrics": metrics});
     line.insert("_aws".to_owned(), json!({"Timestamp": now_ms, "CloudWatchMetrics": [directive]}));
     Value::Object(line)
 }
@@ -103,9 +112,10 @@ mod tests {
 
     #[test]
     fn a_line_names_each_value_it_carries() {
-        let line = line("consumer", "names", 1, &[(ROWS_STORED, 3), (FRESHNESS, 20)]);
+        let line = line("prod", "consumer", "names", 1, &[(ROWS_STORED, 3), (FRESHNESS, 20)]);
         assert_eq!(line["RowsStored"], 3);
         assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Metrics"][1]["Unit"], "Milliseconds");
+        assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Namespace"], "prod");
         assert_eq!(line["dataset"], "names");
     }
 }

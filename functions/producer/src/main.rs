@@ -16,7 +16,7 @@ use serde_json::Value;
 // One thread: the work between two waits is small, and rdkafka has threads of its own.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    telemetry::start_logging();
+    telemetry::start();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -81,14 +81,14 @@ impl ParquetEncoder {
     }
 
     pub fn finish(mut self) -> Result<Vec<u8>, EncodeError> {
-        let mut arrays: Vec<ArrayRef> = self.columns.iter_mut().map(Column::finish).collect();
-        arrays.extend([
-            Arc::new(self.partition.finish()) as ArrayRef,
+        let mut arrays: Vec<ArrayRef> = vec![
+            Arc::new(self.partition.finish()),
             Arc::new(self.offset.finish()),
             Arc::new(self.epoch.finish()),
             Arc::new(self.timestamp.finish()),
             Arc::new(self.extra.finish()),
-        ]);
+        ];
+        arrays.extend(self.columns.iter_mut().map(Column::finish));
         let batch = RecordBatch::try_new(self.schema.clone(), arrays).map_err(|e| EncodeError(e.to_string()))?;
         let mut writer = ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(self.properties()?))?;
         if batch.num_rows() > 0 {

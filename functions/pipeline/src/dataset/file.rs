@@ -22,6 +22,8 @@ pub(super) struct Yaml {
     topic: YamlTopic,
     lake: YamlLake,
     columns: Spanned<Vec<YamlColumn>>,
+    #[serde(default)]
+    queries: Vec<YamlQuery>,
 }
 
 #[derive(Deserialize)]
@@ -74,10 +76,21 @@ struct YamlColumn {
     description: String,
 }
 
+/// Read by Terraform alone; checked here, so that a wrong file is refused in one place.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct YamlQuery {
+    name: Spanned<String>,
+    #[serde(default, rename = "description")]
+    _description: String,
+    sql: Spanned<String>,
+}
+
 impl Yaml {
     pub(super) fn check(self, sha256: String) -> Result<Dataset, Wrong> {
         check_name(&self.name, "a dataset name")?;
         let columns = check_columns(self.columns)?;
+        check_queries(&self.queries)?;
         Ok(Dataset {
             name: self.name.value,
             description: self.description,
@@ -229,6 +242,23 @@ fn check_columns(columns: Spanned<Vec<YamlColumn>>) -> Result<Vec<Column>, Wrong
         checked.push(column.check()?);
     }
     Ok(checked)
+}
+
+fn check_queries(queries: &[YamlQuery]) -> Result<(), Wrong> {
+    let mut names: HashMap<&str, u64> = HashMap::new();
+    for query in queries {
+        check_name(&query.name, "a query name")?;
+        if let Some(first) = names.insert(&query.name.value, query.name.referenced.line()) {
+            return Err(wrong(
+                &query.name,
+                format!("query `{}` stands twice, first in line {first}", query.name.value),
+            ));
+        }
+        if query.sql.value.trim().is_empty() {
+            return Err(wrong(&query.sql, format!("query `{}` is empty: write its SQL", query.name.value)));
+        }
+    }
+    Ok(())
 }
 
 impl YamlColumn {

@@ -1,4 +1,8 @@
-//! The table's columns, in order: the dataset's, then the system's. Glue, Arrow and SQL all see this one list.
+//! The table's columns, in order: the system's, then the dataset's. Glue, Arrow and SQL all see this one list.
+//!
+//! The system's come first so that a column that is appended is the table's last. A Glue partition keeps the columns of the
+//! day when it was registered, and Athena holds those of JSON tables against the table's by their place:
+//! <https://docs.aws.amazon.com/athena/latest/ug/updates-and-partitions.html>
 
 use crate::dataset::Dataset;
 
@@ -43,7 +47,7 @@ pub const DEAD_LETTER_COLUMNS: [(&str, &str); 12] = [
 /// Name and Hive type of each column of the data table, without the partition columns.
 pub fn hive_columns(dataset: &Dataset) -> Vec<(String, &'static str)> {
     let own = dataset.columns.iter().map(|c| (c.name.clone(), c.kind.hive()));
-    own.chain(SYSTEM_COLUMNS.iter().map(|c| (c.name.to_owned(), c.hive))).collect()
+    SYSTEM_COLUMNS.iter().map(|c| (c.name.to_owned(), c.hive)).chain(own).collect()
 }
 
 /// The same columns as an Arrow schema, each with its Parquet field id. Timestamps are UTC microseconds.
@@ -80,7 +84,7 @@ pub fn arrow_schema(dataset: &Dataset) -> arrow_schema::Schema {
         };
         field(column.id, column.name, data_type, column.name == "_extra")
     });
-    Schema::new(own.chain(system).collect::<Vec<_>>())
+    Schema::new(system.chain(own).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -94,7 +98,7 @@ mod tests {
         let hive: Vec<_> = hive_columns(&dataset).into_iter().map(|(name, _)| name).collect();
         let arrow: Vec<_> = arrow_schema(&dataset).fields().iter().map(|f| f.name().clone()).collect();
         assert_eq!(hive, arrow);
-        assert_eq!(hive[9..], ["_partition", "_offset", "_epoch", "_timestamp", "_extra"]);
+        assert_eq!(hive[..5], ["_partition", "_offset", "_epoch", "_timestamp", "_extra"]);
     }
 
     #[test]

@@ -1,0 +1,80 @@
+locals {
+  console = local.partition == "aws-cn" ? "console.amazonaws.cn" : local.partition == "aws-us-gov" ? "console.amazonaws-us-gov.com" : "console.aws.amazon.com"
+}
+
+output "query" {
+  description = "To paste into Athena, or behind `aws athena start-query-execution`."
+  value = var.create_catalog ? {
+    for name in keys(local.datasets) : name => {
+      workgroup = aws_athena_workgroup.this[0].name
+      database  = local.database
+      sql       = "SELECT * FROM ${name} WHERE dt = date_format(current_date, '%Y-%m-%d') ORDER BY \"_timestamp\" DESC LIMIT 20"
+    }
+  } : {}
+}
+
+output "dashboard_urls" {
+  description = "The dashboard of each dataset."
+  value = {
+    for name in keys(local.datasets) :
+    name => "https://${local.region}.${local.console}/cloudwatch/home?region=${local.region}#dashboards/dashboard/${var.name}-${name}"
+  }
+}
+
+output "log_commands" {
+  description = "Follow the logs."
+  value       = { for name, functions in local.function_names : name => [for function_name in values(functions) : "aws logs tail /aws/lambda/${function_name} --follow --region ${local.region}"] }
+}
+
+output "deploy_commands" {
+  description = "Ship new code after `make build`; Terraform leaves it alone."
+  value = flatten([
+    for functions in values(local.function_names) : [
+      for function, function_name in functions :
+      "cargo lambda deploy ${function_name} --binary-name ${function} --lambda-dir target/lambda/${var.architecture} --region ${local.region}"
+    ]
+  ])
+}
+
+output "verify_commands" {
+  description = "Prove that the lake holds each offset exactly once."
+  value = [
+    for name in keys(local.datasets) :
+    "S3_BUCKET=${local.bucket} S3_REGION=${local.region}${var.create_catalog ? " GLUE_DATABASE=${local.database}" : ""} freshet --dataset ${name} verify --deep --dead-letter-days ${var.dead_letter_retention_days}"
+  ]
+}
+
+output "functions" {
+  description = "Names of the functions, by dataset."
+  value       = local.function_names
+}
+
+output "bucket" {
+  description = "The lake's bucket."
+  value       = local.bucket
+}
+
+output "bucket_policy" {
+  description = "What the lake needs of a bucket policy: with create_bucket = false, merge it into yours."
+  value       = local.bucket_policy
+}
+
+output "event_sources" {
+  description = "How the topic of each dataset is polled: for a poller of your own, with create_event_source_mapping = false."
+  value = {
+    for name, d in local.datasets : name => {
+      function_name                      = local.function_names[name].consumer
+      topic                              = d.topic.name
+      bootstrap_servers                  = local.bootstrap_servers
+      consumer_group_id                  = local.consumer_groups[name]
+      batch_size                         = var.batch_size
+      maximum_batching_window_in_seconds = var.batching_window_seconds
+      starting_position                  = "TRIM_HORIZON"
+    }
+  }
+}
+
+output "alarm_topic_arn" {
+  description = "SNS topic of the alarms: subscribe your pager to it."
+  value       = aws_sns_topic.alarms.arn
+}
