@@ -1,10 +1,18 @@
-# Plain `make` prints the targets. `make demo` and `make test` fetch what they need through cargo and nothing else.
+# Plain `make` prints the targets. `make demo` fetches what it needs through cargo and nothing else; `make test` also through pip and mvn.
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
+# The cargo-lambda on the PATH where it is new enough, otherwise one of our own. It is called by its path, because cargo would look
+# into its own folder first, where an older one may lie.
+LAMBDA_TOOLS := $(CURDIR)/target/tools/cargo-lambda
+CARGO_LAMBDA := $(or $(shell cargo-lambda lambda --version 2>/dev/null | \
+	awk '$$1 == "cargo-lambda" && ($$2 ~ /^1\.(9|[1-9][0-9])\./ || $$2 + 0 >= 2) { print $$1 }'),$(LAMBDA_TOOLS)/bin/cargo-lambda)
 BROKER := localstack/broker/target/debug/freshet-broker
+TEST := FRESHET_BROKER=$(CURDIR)/$(BROKER) FRESHET_BINARIES=$(CURDIR)/target/debug CARGO_LAMBDA='$(CARGO_LAMBDA)' $(CARGO) test --locked
+# Processor of this machine, as Lambda names it.
+HOST_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
 # The demo speaks plaintext Kafka on the loopback: built without OpenSSL it is ready two minutes earlier.
 DEMO_BUILD := --locked --no-default-features --bins -p producer -p consumer -p freshet
 
@@ -32,9 +40,9 @@ demo-build: toolchain
 	$(CARGO) build $(DEMO_BUILD)
 
 .PHONY: test
-test: toolchain perl broker ## Run every test; what is skipped is said, with the reason
+test: toolchain perl broker infra-test cloud-tools ## Run every test; what is skipped is said, with the reason
 	$(CARGO) build --locked --workspace --bins
-	FRESHET_BROKER=$(CURDIR)/$(BROKER) FRESHET_BINARIES=$(CURDIR)/target/debug $(CARGO) test --locked --workspace --no-fail-fast
+	$(TEST) --workspace --no-fail-fast
 
 .PHONY: lint
 lint: toolchain perl ## Formatting, clippy with warnings denied, unused dependencies
@@ -50,6 +58,35 @@ unused: toolchain
 	@test -x $(MACHETE) || $(CARGO) install --quiet --locked --root target/tools --target-dir target/tools/build cargo-machete@0.9.2
 	$(MACHETE) --skip-target-dir .
 
+.PHONY: deploy
+deploy: toolchain perl ## Build, apply infra/ to your AWS account, ship the code of both functions
+	infra/deploy.sh $(ARGS)
+
+.PHONY: ship
+ship: cargo-lambda ## Ship code that is built to the functions of the applied state, without applying
+	CARGO_LAMBDA='$(CARGO_LAMBDA)' infra/ship.sh
+
+.PHONY: infra-test
+infra-test: ## Format, validity and claims of infra/, without an account
+	@infra/init.sh >/dev/null || { tests/cloud/skip.sh 'infra/ is not tested: the lines above say what is missing'; exit; }; \
+	terraform -chdir=infra fmt -check -recursive -diff && terraform -chdir=infra validate && terraform -chdir=infra test
+
+.PHONY: cloud-test
+cloud-test: toolchain perl broker infra-test cloud-tools ## Apply infra/ to an emulator, run the whole way, read it with Athena's engine, destroy
+	$(CARGO) build --locked --workspace --bins
+	$(TEST) -p pipeline-tests cloud:: -- --nocapture
+
+# What the cloud tests need and cargo does not bring. A part that cannot be had is said, and its tests are skipped; on CI that is a failure.
+.PHONY: cloud-tools
+cloud-tools:
+	@$(MAKE) build ARCH=$(HOST_ARCH) || tests/cloud/skip.sh 'the functions are not built for Lambda: the lines above say why'
+	@tests/cloud/tools.sh ministack || tests/cloud/skip.sh 'the emulator is not there: the line above says why'
+	@tests/cloud/tools.sh trino || tests/cloud/skip.sh "Athena's engine is not there: the line above says why"
+
+.PHONY: aws-smoke
+aws-smoke: toolchain perl ## The whole way on a real AWS account, then destroyed (about $$0.30)
+	tests/cloud/aws-smoke.sh
+
 .PHONY: mutations
 mutations: toolchain perl ## Take out each guard of the protocol in turn: the tests must notice (a quarter of an hour)
 	tests/mutations.sh
@@ -57,6 +94,48 @@ mutations: toolchain perl ## Take out each guard of the protocol in turn: the te
 .PHONY: broker
 broker: toolchain ## Build the embedded Kafka broker (a workspace of its own)
 	$(CARGO) build --locked --ignore-rust-version --manifest-path localstack/broker/Cargo.toml
+
+ARCH := arm64
+TRIPLE_arm64 := aarch64-unknown-linux-gnu
+TRIPLE_x86_64 := x86_64-unknown-linux-gnu
+.PHONY: build
+build: ## Build the functions' zips for Lambda, in target/lambda (ARCH=x86_64; ARCH="arm64 x86_64")
+	$(if $(filter-out arm64 x86_64,$(ARCH)),$(error Lambda has arm64 and x86_64, not $(filter-out arm64 x86_64,$(ARCH)): run make build ARCH=arm64))
+	@for arch in $(ARCH); do $(MAKE) build-$$arch || exit; done
+
+# The glibc of Lambda's provided.al2023. The machine that builds may have a newer one, or another processor: zig links against the
+# version that is named, on any machine. cargo-lambda hands zig to all that ask for a compiler as Rust does; librdkafka's configure
+# asks CC and CXX instead, and would take this machine's gcc. Its list of exported symbols names some that are compiled out, which
+# zig's linker refuses unless told otherwise. Its objects are cut into sections, as all others are, so that what nobody calls is left
+# out; no C is ever unwound, since a panic aborts. The two make the producer's zip 5 % smaller.
+GLIBC := 2.34
+zig = $(CARGO_LAMBDA) zig $(1) -- -fno-sanitize=all -target $(TRIPLE_$*:-unknown-linux-gnu=-linux-gnu.$(GLIBC))
+.PHONY: build-arm64 build-x86_64
+build-arm64 build-x86_64: build-%: toolchain perl cargo-lambda
+	@ls "$$(rustc --print target-libdir --target $(TRIPLE_$*))"/libstd-*.rlib >/dev/null 2>&1 || rustup target add $(TRIPLE_$*) || { \
+		echo 'Rust lacks the standard library for $*: run "rustup target add $(TRIPLE_$*)" with a network, then make again' >&2; exit 1; }
+	CC='$(call zig,cc)' CXX='$(call zig,c++)' LDFLAGS=-Wl,--undefined-version \
+		CFLAGS='-ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables' \
+		$(CARGO_LAMBDA) lambda build --release --locked --output-format zip -p producer -p consumer \
+		--target $(TRIPLE_$*).$(GLIBC) --lambda-dir target/lambda/$*
+
+# cargo-lambda is on PyPI, and so is zig.
+CARGO_LAMBDA_VERSION := 1.9.2
+ZIG_VERSION := 0.17.1
+LAMBDA_TOOLS_READY := $(LAMBDA_TOOLS)/ready-$(CARGO_LAMBDA_VERSION)-$(ZIG_VERSION)
+.PHONY: cargo-lambda
+ifeq ($(CARGO_LAMBDA),$(LAMBDA_TOOLS)/bin/cargo-lambda)
+export CARGO_ZIGBUILD_PYTHON_PATH := $(LAMBDA_TOOLS)/bin/python3
+cargo-lambda: $(LAMBDA_TOOLS_READY)
+endif
+
+CARGO_LAMBDA_YOURSELF := or install cargo-lambda 1.9 or later yourself (https://www.cargo-lambda.info), then run make again
+$(LAMBDA_TOOLS_READY):
+	@python3 -m venv --clear $(LAMBDA_TOOLS) || { \
+		echo 'python3 with venv is missing (it fetches cargo-lambda): on Debian and Ubuntu, apt-get install python3-venv; $(CARGO_LAMBDA_YOURSELF)' >&2; exit 1; }
+	@$(LAMBDA_TOOLS)/bin/pip install --quiet --disable-pip-version-check cargo-lambda==$(CARGO_LAMBDA_VERSION) ziglang==$(ZIG_VERSION) || { \
+		echo 'cargo-lambda cannot be fetched from PyPI: the lines above say why; make that work, $(CARGO_LAMBDA_YOURSELF)' >&2; exit 1; }
+	@touch $@
 
 .PHONY: clean
 clean: ## Remove what was built, and the demo's lake

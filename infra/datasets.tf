@@ -69,10 +69,6 @@ resource "terraform_data" "datasets" {
       error_message = "A dataset's `topic.replication_factor` is smaller than min_insync_replicas, so that nothing could be published: raise it in the dataset file."
     }
     precondition {
-      condition     = alltrue([for names in values(local.function_names) : length(names.producer) <= 64])
-      error_message = "The name of a function would have more than 64 characters: shorten `name`."
-    }
-    precondition {
       condition     = alltrue([for name in keys(var.hash_key_secrets) : try(local.datasets[name].hashed, false)])
       error_message = "hash_key_secrets names a dataset that `datasets` does not hold, or that hashes no column."
     }

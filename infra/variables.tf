@@ -43,8 +43,12 @@ variable "datasets" {
     error_message = "A dataset of `datasets` has no readable file: datasets/<name>.yaml must exist and be YAML with a `name`."
   }
   validation {
-    condition     = length(distinct([for d in var.datasets : try(yamldecode(file(can(regex("\\.ya?ml$", d)) ? d : "${path.module}/../datasets/${d}.yaml")).name, d)])) == length(var.datasets)
+    condition     = length(distinct([for d in var.datasets : try(yamldecode(file(can(regex("\\.ya?ml$", d)) ? d : "${path.module}/../datasets/${d}.yaml")).name, d)])) == length(distinct(var.datasets))
     error_message = "Two of the dataset files bear the same name: each needs a `name` of its own."
+  }
+  validation {
+    condition     = alltrue([for d in var.datasets : length(try("${var.name}-${yamldecode(file(can(regex("\\.ya?ml$", d)) ? d : "${path.module}/../datasets/${d}.yaml")).name}-producer", "")) <= 64])
+    error_message = "The name of a function, <name>-<dataset>-producer, would have more than 64 characters: shorten `name`, or the dataset's."
   }
   validation {
     condition     = var.endpoint_url != null || !anytrue([for d in var.datasets : can(regex("\\.ya?ml$", d))])

@@ -1,15 +1,15 @@
 //! The real function binaries over the Lambda Runtime API, the Kafka protocol and S3's REST, read back by SQL and verify.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use localstack::api::ApiOptions;
 use localstack::stack::Source;
 use serde_json::{Value, json};
 
+use crate::support::people;
 use crate::support::stack::start;
 
-fn people() -> Source {
+fn of_people() -> Source {
     Source::People { options: ApiOptions { distinct: true, ..ApiOptions::default() }, results: 40 }
 }
 
@@ -25,34 +25,15 @@ fn names_as(folder: &std::path::Path, format: &str, codec: &str) -> String {
     path.display().to_string()
 }
 
-/// Values, not counts: a person as the API was recorded to give him, and what must hold of every row.
 async fn check_people(stack: &crate::support::stack::TestStack, published: u64) {
     let rows = stack.sql("SELECT * FROM names ORDER BY email").await;
-    assert_eq!(rows.len() as u64, published);
-    let emails: BTreeSet<_> = rows.iter().map(|r| r["email"].as_str().unwrap()).collect();
-    assert_eq!(emails.len() as u64, published, "each person once");
-    let places: BTreeSet<_> = rows.iter().map(|r| (r["_partition"].as_i64(), r["_offset"].as_i64())).collect();
-    assert_eq!(places.len() as u64, published);
-    let mathis = rows.iter().find(|r| r["email"] == "mathis.berthelsen@example.com").unwrap();
-    assert_eq!(mathis["name"], "Mr. Mathis Berthelsen");
-    assert_eq!(mathis["gender"], "male");
-    assert_eq!(mathis["address"], "2054, Linaaes gate");
-    assert_eq!(mathis["city"], "Bybrua");
-    assert_eq!(mathis["nation"], "Norway");
-    assert_eq!((mathis["latitude"].as_f64(), mathis["longitude"].as_f64()), (Some(43.6447), Some(-131.0133)));
-    assert_eq!(mathis["_extra"], Value::Null);
-    assert_eq!(mathis["_epoch"], 0);
-    for row in &rows {
-        let zip = row["zip"].as_str().unwrap();
-        assert!(zip.len() == 64 && zip.bytes().all(|b| b.is_ascii_hexdigit()), "a postcode in clear: {zip}");
-        let time = row["_timestamp"].as_str().unwrap();
-        assert_eq!((&time[..10], &time[11..13]), (row["dt"].as_str().unwrap(), row["hour"].as_str().unwrap()));
-    }
+    people::check(&rows, published);
+    people::check_mathis(&rows);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_go_from_the_api_to_sql_in_parquet() {
-    let Some(stack) = start("names", people(), |_| {}).await else { return };
+    let Some(stack) = start("names", of_people(), |_| {}).await else { return };
     let summary = stack.run_producer().await;
     let published: u64 = summary["published"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert!(published >= 80, "{summary}");
@@ -70,7 +51,7 @@ async fn people_go_from_the_api_to_sql_in_ndjson_with_either_codec() {
     for codec in ["gzip", "zstd", "none"] {
         let folder = tempfile::tempdir().unwrap();
         let dataset = names_as(folder.path(), "ndjson", codec);
-        let Some(stack) = start(&dataset, people(), |_| {}).await else { return };
+        let Some(stack) = start(&dataset, of_people(), |_| {}).await else { return };
         let summary = stack.run_producer().await;
         let published: u64 = summary["published"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
         stack.drained().await;
@@ -149,7 +130,7 @@ async fn poison_on_the_topic_is_queried_as_dead_letters_and_empty_objects_read_b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn glue_down_stores_nothing_and_up_again_stores_everything() {
-    let Some(stack) = start("names", people(), |_| {}).await else { return };
+    let Some(stack) = start("names", of_people(), |_| {}).await else { return };
     stack.stack.glue.set_down(true);
     stack.run_producer().await;
     let failed = async {
@@ -173,7 +154,7 @@ async fn consumers_that_are_killed_all_the_time_store_each_person_once() {
         config.producer =
             [("RUN_SECONDS", "6"), ("FETCH_EVERY_SECONDS", "0.1")].map(|(k, v)| (k.into(), v.into())).to_vec();
     };
-    let Some(stack) = start("names", people(), killed).await else { return };
+    let Some(stack) = start("names", of_people(), killed).await else { return };
     let killer = async {
         loop {
             tokio::time::sleep(Duration::from_millis(120)).await;

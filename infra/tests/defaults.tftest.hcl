@@ -3,8 +3,8 @@
 # The real provider without an account: plans ask AWS for nothing but two data sources, which are overridden. A mocked provider cannot be used, it
 # knows no ephemeral resources. What AWS would compute is given only where an assertion needs it.
 #
-# The hash's key is the one thing that no plan without an account shows: its module asks AWS for a random text while planning. Here each deployment
-# brings its key along (hash_key_secrets); `make cloud-test` applies the module, and looks for the key in state, plan and logs.
+# The hash's key is the one thing that no plan without an account shows: its module asks AWS for a random text while planning, and is replaced here.
+# `make cloud-test` applies it, and looks for the key in state, plan and logs.
 provider "aws" {
   region                      = "eu-central-1"
   access_key                  = "none"
@@ -40,8 +40,9 @@ override_resource {
   values = { maximum_retry_attempts = -1, maximum_record_age_in_seconds = -1 }
 }
 
-variables {
-  hash_key_secrets = { names = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:mine-AbCdEf" }
+override_module {
+  target  = module.hash_key
+  outputs = { arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:freshet/names/hash-key-20261124-AbCdEf" }
 }
 
 run "the_defaults_are_the_cheapest_sound_set_up" {
@@ -179,7 +180,7 @@ run "both_functions_are_of_the_same_make" {
     condition = aws_lambda_function.producer["names"].environment[0].variables == tomap({
       DATASET                 = "names"
       DATASET_SHA256          = filesha256("../datasets/names.yaml")
-      HASH_KEY_SECRET         = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:mine-AbCdEf"
+      HASH_KEY_SECRET         = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:freshet/names/hash-key-20261124-AbCdEf"
       KAFKA_BOOTSTRAP_SERVERS = "b-1.freshet.example:9098,b-2.freshet.example:9098"
       KAFKA_SASL_MECHANISM    = "AWS_MSK_IAM"
       KAFKA_SECURITY_PROTOCOL = "sasl_ssl"

@@ -34,8 +34,9 @@ override_resource {
   values          = { maximum_retry_attempts = -1, maximum_record_age_in_seconds = -1 }
 }
 
-variables {
-  hash_key_secrets = { names = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:mine-AbCdEf" }
+override_module {
+  target  = module.hash_key
+  outputs = { arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:freshet/names/hash-key-20261124-AbCdEf" }
 }
 
 run "the_functions_follow_their_variables" {
@@ -50,6 +51,7 @@ run "the_functions_follow_their_variables" {
     log_retention_days        = 365
     reserve_concurrency       = false
     producer_environment      = { FETCH_EVERY_SECONDS = "30" }
+    hash_key_secrets          = { names = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:mine-AbCdEf" }
     consumer_environment      = { CONSUMER_CONCURRENCY = "8" }
     api_authorization_secrets = { names = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:api-AbCdEf" }
     tags                      = { Team = "lake" }
@@ -81,6 +83,10 @@ run "the_functions_follow_their_variables" {
   assert {
     condition     = aws_lambda_function.producer["names"].environment[0].variables.API_AUTHORIZATION_SECRET == "arn:aws:secretsmanager:eu-central-1:111122223333:secret:api-AbCdEf" && contains(flatten([for s in jsondecode(aws_iam_role_policy.producer["names"].policy).Statement : s.Resource if s.Sid == "Secrets"]), "arn:aws:secretsmanager:eu-central-1:111122223333:secret:api-AbCdEf")
     error_message = "The producer does not know the secret of the API's authorization, or may not read it."
+  }
+  assert {
+    condition     = aws_lambda_function.producer["names"].environment[0].variables.HASH_KEY_SECRET == "arn:aws:secretsmanager:eu-central-1:111122223333:secret:mine-AbCdEf" && length(module.hash_key) == 0
+    error_message = "The hashes' key is not the one that was given, or another is made."
   }
   assert {
     condition     = local.tags == { Project = "freshet", Deployment = "staging", Team = "lake" }

@@ -27,8 +27,9 @@ override_data {
   }
 }
 
-variables {
-  hash_key_secrets = { names = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:mine-AbCdEf" }
+override_module {
+  target  = module.hash_key
+  outputs = { arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:freshet/names/hash-key-20261124-AbCdEf" }
 }
 
 run "the_cluster_speaks_tls_and_iam_only" {

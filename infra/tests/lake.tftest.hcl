@@ -19,8 +19,18 @@ override_data {
   values = { names = ["eu-central-1a", "eu-central-1b", "eu-central-1c"] }
 }
 
-variables {
-  hash_key_secrets = { names = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:mine-AbCdEf" }
+override_resource {
+  target          = aws_msk_cluster.this
+  override_during = plan
+  values = {
+    arn                        = "arn:aws:kafka:eu-central-1:111122223333:cluster/freshet/0a1b2c3d-1"
+    bootstrap_brokers_sasl_iam = "b-1.freshet.example:9098,b-2.freshet.example:9098"
+  }
+}
+
+override_module {
+  target  = module.hash_key
+  outputs = { arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:freshet/names/hash-key-20261124-AbCdEf" }
 }
 
 run "the_bucket_is_private_and_written_on_condition_only" {

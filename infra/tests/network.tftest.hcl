@@ -19,8 +19,9 @@ override_data {
   values = { names = ["eu-central-1a", "eu-central-1b", "eu-central-1c"] }
 }
 
-variables {
-  hash_key_secrets = { names = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:mine-AbCdEf" }
+override_module {
+  target  = module.hash_key
+  outputs = { arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:freshet/names/hash-key-20261124-AbCdEf" }
 }
 
 run "the_network_has_one_way_out_and_none_in" {
@@ -54,9 +55,8 @@ run "the_network_has_one_way_out_and_none_in" {
 run "the_producer_reaches_kafka_the_apis_and_aws_and_nothing_else" {
   command = plan
   variables {
-    endpoint_url     = "http://localhost:4566"
-    datasets         = ["names", "tests/datasets/people.yaml"]
-    hash_key_secrets = { names = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:mine-AbCdEf", people = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:theirs-AbCdEf" }
+    endpoint_url = "http://localhost:4566"
+    datasets     = ["names", "tests/datasets/people.yaml"]
   }
   assert {
     # 443 is the API of names, and AWS; 8080 the API of people.

@@ -17,6 +17,7 @@ mod delivery;
 mod event;
 mod failure;
 mod lag;
+mod lambda_api;
 mod partial;
 mod poller;
 mod stats;
@@ -31,12 +32,13 @@ pub use self::{
     config::{ConfigError, EventSourceConfig, EventSourceKind, OnFailure, OnFailureCall, StartingPosition},
     failure::{Condition, GivenUp},
     lag::Lag,
+    lambda_api::{LambdaFunction, LambdaFunctionError, TIME_LIMIT},
     stats::EventSourceStats,
 };
 use self::{poller::Poller, stats::Recorder};
 use crate::runtime::{Function, InvokeError};
 
-/// How a function is invoked with an event: [`Function::invoke`], or the Lambda Invoke API somewhere else.
+/// How a function is invoked with an event: [`invoker`] here, [`LambdaFunction::invoker`] anywhere else.
 pub type Invoker = Arc<dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = Result<Bytes, InvokeError>> + Send>> + Send + Sync>;
 
 /// Invokes a function hosted on this machine.

@@ -115,6 +115,20 @@ pub enum InvokeError {
     /// Only from invokers that speak to a Lambda elsewhere.
     #[error("the function could not be reached: {message}; check the endpoint")]
     Unreachable { message: String },
+    /// The same: the API answered, and did not run the function.
+    #[error("the Lambda API answers {status} ({error_type}: {message}); {}", advice(*status))]
+    Refused { status: u16, error_type: String, message: String },
+}
+
+fn advice(status: u16) -> &'static str {
+    match status {
+        403 => "the credentials need lambda:InvokeFunction on the function",
+        404 => "check its name, its region and the endpoint",
+        413 => "send less at once",
+        429 => "other invocations take all of its concurrency: it succeeds when they end, or raise that",
+        500.. => "the service is in trouble, try again later",
+        _ => "check the function and the endpoint",
+    }
 }
 
 /// What [`Function::kill_one`] hit.

@@ -1,6 +1,15 @@
 //! What the tests share.
 
+pub mod aws_api;
 pub mod events;
+pub mod iam;
 pub mod memory_store;
+pub mod ministack;
+pub mod people;
+pub mod recorder;
 pub mod rows;
+pub mod server;
 pub mod stack;
+pub mod terraform;
+pub mod trino;
+pub mod zips;

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use localstack::stack::{Source, Stack, StackConfig};
 
+/// What EventBridge sends to start a run.
+pub const SCHEDULED_EVENT: &[u8] = br#"{"version":"0","id":"1","detail-type":"Scheduled Event","source":"aws.events","account":"0","time":"2026-01-01T00:00:00Z","region":"us-east-1","resources":[],"detail":{}}"#;
+
 /// The stack's parts, or `None` where they are not built; with `FRESHET_REQUIRE_ALL` that is a failure.
 pub fn binaries() -> Option<(PathBuf, PathBuf)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -13,12 +16,16 @@ pub fn binaries() -> Option<(PathBuf, PathBuf)> {
     let broker = from("FRESHET_BROKER", "localstack/broker/target/debug/freshet-broker");
     let needed = [binaries.join("producer"), binaries.join("consumer"), broker.clone()];
     if let Some(missing) = needed.iter().find(|path| !path.is_file()) {
-        let missing = missing.display();
-        assert!(std::env::var_os("FRESHET_REQUIRE_ALL").is_none(), "{missing} is not built: run `make test`");
-        eprintln!("SKIPPED: {missing} is not built: run `make test`");
-        return None;
+        return skip(&format!("{} is not built: run `make test`", missing.display()));
     }
     Some((binaries, broker))
+}
+
+/// A test that cannot run says so loudly; where nothing may be skipped it fails.
+pub fn skip<T>(reason: &str) -> Option<T> {
+    assert!(std::env::var_os("FRESHET_REQUIRE_ALL").is_none(), "{reason}");
+    eprintln!("SKIPPED: {reason}");
+    None
 }
 
 /// A stack in a folder of its own, which lives as long as the stack.
@@ -44,8 +51,7 @@ pub async fn start(dataset: &str, source: Source, change: impl FnOnce(&mut Stack
 impl TestStack {
     /// One run of the producer; its summary.
     pub async fn run_producer(&self) -> serde_json::Value {
-        let event = br#"{"version":"0","id":"1","detail-type":"Scheduled Event","source":"aws.events","account":"0","time":"2026-01-01T00:00:00Z","region":"us-east-1","resources":[],"detail":{}}"#;
-        let answer = self.stack.producer.invoke(event.as_slice().into()).await.unwrap_or_else(|e| {
+        let answer = self.stack.producer.invoke(SCHEDULED_EVENT.into()).await.unwrap_or_else(|e| {
             panic!("{e}\n{}", std::fs::read_to_string(self.folder.path().join("producer.log")).unwrap_or_default())
         });
         serde_json::from_slice(&answer).unwrap()

@@ -1,5 +1,7 @@
 //! One place that says how AWS is reached: credential chain, TLS, time-outs and retries.
 
+pub mod signed;
+
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;

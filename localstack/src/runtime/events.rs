@@ -34,7 +34,9 @@ impl Outcome {
             Err(InvokeError::Crashed { .. }) => Outcome::Crashed,
             Err(InvokeError::InitFailed { .. }) => Outcome::InitFailed,
             Err(InvokeError::PayloadTooLarge { .. }) => Outcome::PayloadTooLarge,
-            Err(InvokeError::Stopped | InvokeError::Unreachable { .. }) => Outcome::Stopped,
+            Err(InvokeError::Stopped | InvokeError::Unreachable { .. } | InvokeError::Refused { .. }) => {
+                Outcome::Stopped
+            }
         }
     }
 }

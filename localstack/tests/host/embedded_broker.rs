@@ -18,7 +18,7 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 
-async fn broker() -> Option<Broker> {
+pub async fn broker() -> Option<Broker> {
     let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("broker/target/debug/freshet-broker");
     if !binary.is_file() {
         assert!(std::env::var_os("FRESHET_REQUIRE_ALL").is_none(), "the broker is not built: run `make broker`");
@@ -28,7 +28,7 @@ async fn broker() -> Option<Broker> {
     Some(Broker::start(&binary).await.unwrap())
 }
 
-async fn create_topic(broker: &Broker, topic: &str, partitions: i32) {
+pub async fn create_topic(broker: &Broker, topic: &str, partitions: i32) {
     let mut client = ClientConfig::new();
     let client = client.set("bootstrap.servers", broker.bootstrap_servers());
     let admin: AdminClient<DefaultClientContext> = client.create().unwrap();
@@ -37,7 +37,7 @@ async fn create_topic(broker: &Broker, topic: &str, partitions: i32) {
     admin.create_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
 }
 
-fn producer(broker: &Broker) -> ThreadedProducer<DefaultProducerContext> {
+pub fn producer(broker: &Broker) -> ThreadedProducer<DefaultProducerContext> {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", broker.bootstrap_servers()).set("linger.ms", "5").create().unwrap()
 }

@@ -1,31 +1,21 @@
 //! `GetParameter` of SSM's Parameter Store. The SDK's crate for SSM compiles for 40 CPU-seconds; this is the one call of
 //! it that we need: <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html>
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_credential_types::provider::ProvideCredentials;
-use aws_sdk_s3::error::DisplayErrorContext;
-use aws_sdk_s3::primitives::{ByteStream, SdkBody};
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
-use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::HttpConnector;
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use aws_types::service_config::ServiceConfigKey;
 
+use crate::aws::signed::{Client, Error, Service, region_of};
+
+const SERVICE: Service = Service { id: "SSM", name: "ssm" };
+const HEADERS: [(&str, &str); 2] =
+    [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "AmazonSSM.GetParameter")];
 const ATTEMPTS: u32 = 3;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-const TARGET: &str = "AmazonSSM.GetParameter";
 
 /// The decrypted value of a parameter, by its name or ARN. The error is a reason in words and never holds the value.
 pub async fn get(sdk: &SdkConfig, name: &str) -> Result<String, String> {
-    // arn:aws:ssm:<region>:<account>:parameter/<name>: a parameter lives in one region, whatever the function's is.
-    let of_arn = name.strip_prefix("arn:").and_then(|arn| arn.split(':').nth(2)).filter(|region| !region.is_empty());
-    let region = of_arn.or(sdk.region().map(AsRef::as_ref)).ok_or("no region is known: set AWS_REGION")?;
-    let endpoint = endpoint(sdk, region);
-    let connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::Ring)).build();
+    let client = Client::new(sdk, SERVICE, region_of(name)).map_err(|e| e.to_string())?;
     let body = serde_json::json!({"Name": name, "WithDecryption": true}).to_string();
 
     let mut reason = String::new();
@@ -33,19 +23,16 @@ pub async fn get(sdk: &SdkConfig, name: &str) -> Result<String, String> {
         if attempt > 0 {
             tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
         }
-        let request = signed(sdk, region, &endpoint, &body).await?;
-        let (status, answer) = match tokio::time::timeout(ATTEMPT_TIMEOUT, exchange(&connector, request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(failure)) => {
-                reason = failure;
+        let answer = match client.post("/", &HEADERS, body.clone().into(), ATTEMPT_TIMEOUT).await {
+            Ok(answer) => answer,
+            Err(failure @ (Error::Transport { .. } | Error::Late { .. })) => {
+                reason = failure.to_string();
                 continue;
             }
-            Err(_) => {
-                reason = format!("{endpoint} did not answer within {} s", ATTEMPT_TIMEOUT.as_secs());
-                continue;
-            }
+            Err(failure) => return Err(failure.to_string()),
         };
-        let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
+        let status = answer.status;
+        let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         if status == 200 {
             return answer["Parameter"]["Value"]
                 .as_str()
@@ -61,49 +48,6 @@ pub async fn get(sdk: &SdkConfig, name: &str) -> Result<String, String> {
     Err(reason)
 }
 
-/// `AWS_ENDPOINT_URL_SSM`, else `AWS_ENDPOINT_URL` (or what the profile says), else the region's own.
-fn endpoint(sdk: &SdkConfig, region: &str) -> String {
-    let key = ServiceConfigKey::builder().service_id("SSM").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
-    let of_service = key.ok().and_then(|key| sdk.service_config()?.load_config(key));
-    let configured = of_service.or_else(|| sdk.endpoint_url().map(str::to_owned));
-    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-    let url = configured.unwrap_or_else(|| format!("https://ssm.{region}.{domain}"));
-    format!("{}/", url.trim_end_matches('/'))
-}
-
-async fn signed(sdk: &SdkConfig, region: &str, endpoint: &str, body: &str) -> Result<HttpRequest, String> {
-    let provider = sdk.credentials_provider().ok_or("no credentials are configured")?;
-    let credentials = provider.provide_credentials().await.map_err(|e| DisplayErrorContext(e).to_string())?;
-    let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", TARGET)];
-    let identity = credentials.into();
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(region)
-        .name("ssm")
-        .time(SystemTime::now())
-        .settings(SigningSettings::default())
-        .build()
-        .map_err(|e| e.to_string())?;
-    let signable = SignableRequest::new("POST", endpoint, headers.into_iter(), SignableBody::Bytes(body.as_bytes()))
-        .map_err(|e| e.to_string())?;
-    let (instructions, _) = sign(signable, &params.into()).map_err(|e| e.to_string())?.into_parts();
-
-    let mut request = http::Request::post(endpoint);
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    let mut request = request.body(SdkBody::from(body)).map_err(|e| format!("{endpoint} is no URL: {e}"))?;
-    instructions.apply_to_request_http1x(&mut request);
-    HttpRequest::try_from(request).map_err(|e| e.to_string())
-}
-
-async fn exchange(connector: &Connector, request: HttpRequest) -> Result<(u16, Vec<u8>), String> {
-    let answer = connector.call(request).await.map_err(|e| DisplayErrorContext(e).to_string())?;
-    let status = answer.status().as_u16();
-    let body = ByteStream::new(answer.into_body()).collect().await.map_err(|e| DisplayErrorContext(e).to_string())?;
-    Ok((status, body.to_vec()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -113,7 +57,7 @@ mod tests {
     use aws_config::Region;
     use aws_credential_types::Credentials;
     use aws_credential_types::provider::SharedCredentialsProvider;
-    use aws_types::service_config::LoadServiceConfig;
+    use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 
     use super::*;
 
@@ -192,11 +136,5 @@ mod tests {
         let sdk = sdk().endpoint_url(url).build();
         assert_eq!(get(&sdk, "/k").await.unwrap_err(), "SSM answers 400 (ParameterNotFound)");
         assert_eq!(requests.join().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn without_an_endpoint_the_regions_own_is_asked() {
-        assert_eq!(endpoint(&sdk().build(), "eu-west-1"), "https://ssm.eu-west-1.amazonaws.com/");
-        assert_eq!(endpoint(&sdk().build(), "cn-north-1"), "https://ssm.cn-north-1.amazonaws.com.cn/");
     }
 }

