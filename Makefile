@@ -71,6 +71,14 @@ infra-test: ## Format, validity and claims of infra/, without an account
 	@infra/init.sh >/dev/null || { tests/cloud/skip.sh 'infra/ is not tested: the lines above say what is missing'; exit; }; \
 	terraform -chdir=infra fmt -check -recursive -diff && terraform -chdir=infra validate && terraform -chdir=infra test
 
+# checkov passes over a file that it cannot parse, and counts it in one line.
+CHECKOV := target/tools/checkov
+.PHONY: infra-scan
+infra-scan: ## Scan infra/ with checkov
+	@test -x $(CHECKOV)/bin/checkov || { python3 -m venv $(CHECKOV) && $(CHECKOV)/bin/pip install --quiet checkov==3.3.30; }
+	@$(CHECKOV)/bin/checkov -d infra --compact --quiet --skip-download --framework terraform > target/tools/checkov.txt; status=$$?; cat target/tools/checkov.txt; \
+	! grep -q 'Parsing errors' target/tools/checkov.txt && exit $$status
+
 .PHONY: cloud-test
 cloud-test: toolchain perl broker infra-test cloud-tools ## Apply infra/ to an emulator, run the whole way, read it with Athena's engine, destroy
 	$(CARGO) build --locked --workspace --bins

@@ -3,13 +3,14 @@
 //! - `cloud`: an AWS emulator and Athena's engine in AWS's place
 //! - `exactly_once`: the consumer's handler over a store in memory, one claim a test
 //! - `histories`: the same handler under interleaved attempts, crashes and late requests, chosen by proptest
-
 //! - `memory`: a full event in a process that is limited to 128 MB
+//! - `packaging`: the zips that `make build` makes for Lambda
 //! - `whole_way`: real binaries over the Lambda Runtime API, Kafka and S3, read back by SQL and verify
 
 mod cloud;
 mod exactly_once;
 mod histories;
 mod memory;
+mod packaging;
 mod support;
 mod whole_way;
