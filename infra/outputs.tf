@@ -28,6 +28,7 @@ output "log_commands" {
 
 output "deploy_commands" {
   description = "Ship new code after `make build`; Terraform leaves it alone."
+  # The consumer's first, as the keys are sorted: it must know a new column before the producer fills it.
   value = flatten([
     for functions in values(local.function_names) : [
       for function, function_name in functions :

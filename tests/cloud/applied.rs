@@ -123,15 +123,15 @@ async fn from_nothing_to_rows_in_athena_and_back_to_nothing() {
 
     step("Athena's engine reads both formats, value by value");
     let (glue, s3) = (ministack.endpoint(), ministack.endpoint());
-    if let Some(trino) = Trino::start(folder.path(), &glue, &s3, REGION).await {
-        let trino = trino.in_database(NAME);
+    let trino = Trino::start(folder.path(), &glue, &s3, REGION).await.map(|trino| trino.in_database(NAME));
+    if let Some(trino) = &trino {
         for lake in &lakes {
-            engine_reads(&trino, lake, stored[&lake.dataset.name]).await;
+            engine_reads(trino, lake, stored[&lake.dataset.name]).await;
         }
         let both = [trino.query("SELECT * FROM names").await, trino.query("SELECT * FROM people").await];
         people::check_mathis(&both.map(Result::unwrap).concat());
-        engine_runs_the_saved_queries(&trino, &aws).await;
-        engine_sees_registered_partitions_only(&trino, &aws, &lakes[0]).await;
+        engine_runs_the_saved_queries(trino, &aws).await;
+        engine_sees_registered_partitions_only(trino, &aws, &lakes[0]).await;
     }
 
     step("each call that the functions made is allowed, and nothing wider than it need be");
@@ -159,10 +159,24 @@ async fn from_nothing_to_rows_in_athena_and_back_to_nothing() {
     }
     terraform.plan_is_empty().await;
     let producer = LambdaFunction::new(&aws.sdk, functions["producer"].as_str().unwrap()).unwrap();
-    producer.invoke(Bytes::from_static(stack::SCHEDULED_EVENT)).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(120), sources[0].drained()).await.unwrap();
-    let more = verify(&lakes[0], &broker).await;
-    assert!(more > stored["names"], "the changed code stored more rows");
+    let run = async |lake: &Lake| {
+        producer.invoke(Bytes::from_static(stack::SCHEDULED_EVENT)).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(120), sources[0].drained()).await.unwrap();
+        verify(lake, &broker).await
+    };
+    let before = run(&lakes[0]).await;
+    assert!(before > stored["names"], "the changed code stored more rows");
+
+    step("a column that is appended is read, also in directories that were registered before it");
+    let longer = append_column(&datasets[0]);
+    terraform.apply().await;
+    terraform.plan_is_empty().await;
+    check_tables(&aws, &longer.dataset).await;
+    let after = run(&open(&longer, &outputs, &aws.sdk)).await;
+    if let Some(trino) = &trino {
+        let counts = trino.query("SELECT count(phone) AS phones, count(*) AS n FROM names").await.unwrap();
+        assert_eq!(counts, [json!({"phones": after - before, "n": after})]);
+    }
 
     step("destroy leaves nothing");
     assert!(aws.everything_named(NAME).await.len() >= 10, "the look that finds nothing afterwards finds much before");
@@ -208,6 +222,16 @@ fn changed(folder: &Path, name: &str, changes: &[(&str, &str)]) -> TestDataset {
     let path = folder.join(format!("{name}.yaml"));
     std::fs::write(&path, &text).unwrap();
     TestDataset { dataset: Dataset::parse(name, &text).unwrap(), path }
+}
+
+/// The same dataset with one more column, in the same file.
+fn append_column(dataset: &TestDataset) -> TestDataset {
+    let text = std::fs::read_to_string(&dataset.path).unwrap();
+    let (columns, queries) = text.split_once("\n# Beside the queries").unwrap();
+    let column = "  - { id: 109, name: phone, type: string, expression: phone }\n";
+    let text = format!("{columns}{column}\n# Beside the queries{queries}");
+    std::fs::write(&dataset.path, &text).unwrap();
+    TestDataset { dataset: Dataset::parse("names", &text).unwrap(), path: dataset.path.clone() }
 }
 
 struct Recorders {
