@@ -60,7 +60,7 @@ unused: toolchain
 
 .PHONY: deploy
 deploy: toolchain perl ## Build, apply infra/ to your AWS account, ship the code of both functions
-	infra/deploy.sh $(ARGS)
+	ARCH=$(ARCH) infra/deploy.sh $(ARGS)
 
 .PHONY: ship
 ship: cargo-lambda ## Ship code that is built to the functions of the applied state, without applying
@@ -92,7 +92,7 @@ cloud-tools:
 	@tests/cloud/tools.sh trino || tests/cloud/skip.sh "Athena's engine is not there: the line above says why"
 
 .PHONY: aws-smoke
-aws-smoke: toolchain perl ## The whole way on a real AWS account, then destroyed (about $$0.30)
+aws-smoke: toolchain perl ## The whole way on a real AWS account, then destroyed (about 30 cents)
 	tests/cloud/aws-smoke.sh
 
 .PHONY: mutations

@@ -171,7 +171,7 @@ locals {
         {
           Sid      = "Cluster"
           Effect   = "Allow"
-          Action   = ["kafka-cluster:Connect"]
+          Action   = ["kafka-cluster:Connect", "kafka-cluster:DescribeClusterDynamicConfiguration"]
           Resource = [local.cluster_arn_pattern]
         },
         {

@@ -4,7 +4,7 @@ locals {
   producer_dimensions = { for name in keys(local.datasets) : name => { dataset = name, function = "producer" } }
   consumer_dimensions = { for name in keys(local.datasets) : name => { dataset = name, function = "consumer" } }
 
-  # What comes once a run is looked at in periods of a run: in shorter ones most would be empty, and neither silence nor failure could be told from that.
+  # A metric that comes once a run needs periods at least as long as the schedule: in shorter ones most are empty, and neither silence nor failure shows.
   run_period = { for name, d in local.datasets : name => max(300, d.schedule.every_minutes * 60) }
   # Two runs and a batch may pass before silence means something.
   patience_periods = { for name, d in local.datasets : name => 2 + ceil((var.batching_window_seconds + 60) / local.run_period[name]) }
@@ -23,7 +23,7 @@ locals {
         statistic   = "Sum", threshold = 1, comparison = "LessThanThreshold", period = local.run_period[name], periods = local.patience_periods[name], missing = "breaching"
       }
       "${name}-producer-throttled" = {
-        description = "A run could not start because the last one was still at work or the account's concurrency is used up."
+        description = "Runs could not start: the last one was still at work (lower run_seconds), or the account's concurrency is used up (Service Quotas)."
         namespace   = "AWS/Lambda", metric = "Throttles", dimensions = { FunctionName = local.function_names[name].producer }
         statistic   = "Sum", threshold = 0, comparison = "GreaterThanThreshold", period = local.run_period[name], periods = 2, missing = "notBreaching"
       }
@@ -33,34 +33,34 @@ locals {
         statistic   = "Sum", threshold = 0, comparison = "GreaterThanThreshold", period = 300, periods = 3, missing = "notBreaching"
       }
       "${name}-consumer-throttled" = {
-        description = "The consumer could not start: the account's concurrency is used up."
+        description = "The consumer could not start: the account's concurrency is used up (Service Quotas)."
         namespace   = "AWS/Lambda", metric = "Throttles", dimensions = { FunctionName = local.function_names[name].consumer }
         statistic   = "Sum", threshold = 0, comparison = "GreaterThanThreshold", period = 300, periods = 3, missing = "notBreaching"
       }
       # Measured when rows are stored, it cannot grow when nothing is: silence is the alarm.
       "${name}-freshness" = {
-        description = "No fresh row reached the lake."
+        description = "No fresh row reached the lake: read the consumer's log, then the producer's."
         namespace   = var.name, metric = "Freshness", dimensions = local.consumer_dimensions[name]
         statistic   = "Maximum", threshold = 1000 * (2 * d.schedule.every_minutes * 60 + var.batching_window_seconds), comparison = "GreaterThanThreshold"
         period      = local.run_period[name], periods = local.patience_periods[name], missing = "breaching"
       }
       "${name}-dead-letters" = {
-        description = "Records on the topic are no rows: query ${name}_dead_letters by reason."
+        description = "Records on the topic could not become rows: run the saved query ${name}.dead_letters_by_reason."
         namespace   = var.name, metric = "DeadLetters", dimensions = local.consumer_dimensions[name]
         statistic   = "Sum", threshold = 0, comparison = "GreaterThanThreshold", period = 300, periods = 1, missing = "notBreaching"
       }
       "${name}-rejected" = {
-        description = "Records of the API fit no row: query ${name}_dead_letters, stage transform."
+        description = "Records of the API could not be transformed: run the saved query ${name}.dead_letters_by_reason, stage transform."
         namespace   = var.name, metric = "RecordsRejected", dimensions = local.producer_dimensions[name]
         statistic   = "Sum", threshold = 0, comparison = "GreaterThanThreshold", period = 300, periods = 1, missing = "notBreaching"
       }
       "${name}-undelivered" = {
-        description = "Kafka did not take records: query ${name}_dead_letters, stage deliver."
+        description = "Kafka did not take records: see the producer's log; they are in ${name}_dead_letters, stage deliver."
         namespace   = var.name, metric = "DeliveryFailures", dimensions = local.producer_dimensions[name]
         statistic   = "Sum", threshold = 0, comparison = "GreaterThanThreshold", period = 300, periods = 1, missing = "notBreaching"
       }
       "${name}-offset-gaps" = {
-        description = "Offsets were never delivered: records expired before they were stored, or the topic is compacted or transactional."
+        description = "Offsets were never delivered: records expired before they were stored (see the lag), or the topic is compacted or transactional (set cleanup.policy=delete)."
         namespace   = var.name, metric = "OffsetGaps", dimensions = local.consumer_dimensions[name]
         statistic   = "Sum", threshold = 0, comparison = "GreaterThanThreshold", period = 300, periods = 1, missing = "notBreaching"
       }

@@ -1,4 +1,4 @@
-# The brokers: TLS and IAM only, no topic that nobody asked for, no leader that lacks records.
+# The brokers: TLS and IAM only, no topic that nobody asked for, no unclean leader election.
 resource "aws_msk_cluster" "this" {
   count                  = var.create_cluster ? 1 : 0
   cluster_name           = var.name

@@ -13,6 +13,18 @@ output "query" {
   } : {}
 }
 
+output "next_steps" {
+  description = "What a person wants after an apply, as text: terraform output -raw next_steps."
+  value = join("", concat(
+    flatten([for name, functions in local.function_names : concat(
+      var.create_catalog ? ["# Query ${name} in Athena, workgroup ${var.name}, database ${local.database}\nSELECT * FROM ${name} WHERE dt = date_format(current_date, '%Y-%m-%d') ORDER BY \"_timestamp\" DESC LIMIT 20\n\n"] : [],
+      ["# Dashboard\nhttps://${local.region}.${local.console}/cloudwatch/home?region=${local.region}#dashboards/dashboard/${var.name}-${name}\n\n"],
+      ["# Logs\n${join("", [for function_name in values(functions) : "aws logs tail /aws/lambda/${function_name} --follow --region ${local.region}\n"])}\n"],
+    )]),
+    ["# New code, after make build\nmake ship\n"],
+  ))
+}
+
 output "dashboard_urls" {
   description = "The dashboard of each dataset."
   value = {
@@ -41,7 +53,7 @@ output "verify_commands" {
   description = "Prove that the lake holds each offset exactly once."
   value = [
     for name in keys(local.datasets) :
-    "S3_BUCKET=${local.bucket} S3_REGION=${local.region}${var.create_catalog ? " GLUE_DATABASE=${local.database}" : ""} freshet --dataset ${name} verify --deep --dead-letter-days ${var.dead_letter_retention_days}"
+    "S3_BUCKET=${local.bucket} S3_REGION=${local.region}${var.create_catalog ? " GLUE_DATABASE=${local.database}" : ""} cargo run -p freshet -- --dataset ${name} verify --deep --dead-letter-days ${var.dead_letter_retention_days}"
   ]
 }
 

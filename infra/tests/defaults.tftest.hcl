@@ -224,7 +224,7 @@ run "a_person_can_paste_the_outputs" {
     error_message = "The query is another: ${jsonencode(output.query)}"
   }
   assert {
-    condition     = output.verify_commands == ["S3_BUCKET=freshet-lake-111122223333-eu-central-1 S3_REGION=eu-central-1 GLUE_DATABASE=freshet freshet --dataset names verify --deep --dead-letter-days 30"]
+    condition     = output.verify_commands == ["S3_BUCKET=freshet-lake-111122223333-eu-central-1 S3_REGION=eu-central-1 GLUE_DATABASE=freshet cargo run -p freshet -- --dataset names verify --deep --dead-letter-days 30"]
     error_message = "The command that verifies is another: ${jsonencode(output.verify_commands)}"
   }
 }

@@ -63,7 +63,7 @@ run "no_policy_is_wider_than_it_need_be" {
       DataAndLedger         = { effect = "Allow", action = ["s3:GetObject", "s3:PutObject"], resource = ["arn:aws:s3:::freshet-lake-111122223333-eu-central-1/names/*", "arn:aws:s3:::freshet-lake-111122223333-eu-central-1/_ledger/names/*"] }
       DeadLetters           = { effect = "Allow", action = ["s3:PutObject"], resource = ["arn:aws:s3:::freshet-lake-111122223333-eu-central-1/names_dead_letters/*"] }
       Partitions            = { effect = "Allow", action = ["glue:CreatePartition", "glue:GetTable"], resource = ["arn:aws:glue:eu-central-1:111122223333:catalog", "arn:aws:glue:eu-central-1:111122223333:database/freshet", "arn:aws:glue:eu-central-1:111122223333:table/freshet/names"] }
-      Cluster               = { effect = "Allow", action = ["kafka-cluster:Connect"], resource = ["arn:aws:kafka:eu-central-1:111122223333:cluster/freshet/*"] }
+      Cluster               = { effect = "Allow", action = ["kafka-cluster:Connect", "kafka-cluster:DescribeClusterDynamicConfiguration"], resource = ["arn:aws:kafka:eu-central-1:111122223333:cluster/freshet/*"] }
       Topic                 = { effect = "Allow", action = ["kafka-cluster:DescribeTopic", "kafka-cluster:ReadData"], resource = ["arn:aws:kafka:eu-central-1:111122223333:topic/freshet/*/names_topic"] }
       ConsumerGroup         = { effect = "Allow", action = ["kafka-cluster:AlterGroup", "kafka-cluster:DescribeGroup"], resource = ["arn:aws:kafka:eu-central-1:111122223333:group/freshet/*/freshet-names"] }
       LookUpCluster         = { effect = "Allow", action = ["kafka:DescribeClusterV2", "kafka:GetBootstrapBrokers"], resource = ["arn:aws:kafka:eu-central-1:111122223333:cluster/freshet/*"] }
