@@ -36,12 +36,27 @@ impl<'s, S: Store> OpenLedger<'s, S> {
                     let reason = format!("there is no ledger {key}, but the lake holds {}: it was lost", object.key);
                     Error::stopped(expected, reason, rebuild(expected))
                 };
-                return Self::read(store, &key, expected).await?.ok_or_else(lost);
+                return Self::read_twins(store, &key, expected).await?.ok_or_else(lost);
             }
         }
         match put(store, &key, expected, Condition::Absent).await? {
             Put::Stored { etag } => Ok(OpenLedger { store, key, ledger: expected.clone(), etag }),
-            Put::Refused | Put::Missing => Self::read(store, &key, expected).await?.ok_or_else(|| gone(&key, expected)),
+            Put::Refused | Put::Missing => {
+                Self::read_twins(store, &key, expected).await?.ok_or_else(|| gone(&key, expected))
+            }
+        }
+    }
+
+    /// The ledger that came to be since this attempt found none. In a later epoch it is of another life of the topic than this
+    /// batch may be: the attempt gives up, and the next one reads it before anything else.
+    async fn read_twins(store: &'s S, key: &str, expected: &Ledger) -> Result<Option<OpenLedger<'s, S>>, Error> {
+        let twins = Self::read(store, key, expected).await?;
+        match twins {
+            Some(open) if open.ledger.epoch != expected.epoch => {
+                let reason = format!("its ledger has come to epoch {} since this attempt began", open.ledger.epoch);
+                Err(Error::stopped(expected, reason, "Nothing is to be done: the batch is delivered again".to_owned()))
+            }
+            other => Ok(other),
         }
     }
 

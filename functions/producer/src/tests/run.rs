@@ -199,7 +199,7 @@ async fn a_record_that_is_too_large_for_kafka_is_a_dead_letter_and_the_others_ar
 #[tokio::test]
 async fn with_kafka_down_each_record_becomes_a_dead_letter_and_the_client_recovers() {
     let (api, kafka, store) = (Api::start([ok(&people(4))]).await, kafka(), Memory::default());
-    let producer = producer(&api, &kafka, &store, &[("KAFKA_DELIVERY_TIMEOUT_SECONDS", "1")]);
+    let producer = producer(&api, &kafka, &store, &[("KAFKA_DELIVERY_TIMEOUT_SECONDS", "5")]);
     assert_eq!(run(&producer, LONG).await.unwrap().published.values().sum::<u64>(), 4);
 
     kafka.broker_down(1).unwrap();
