@@ -1,5 +1,8 @@
 locals {
   console = local.partition == "aws-cn" ? "console.amazonaws.cn" : local.partition == "aws-us-gov" ? "console.amazonaws-us-gov.com" : "console.aws.amazon.com"
+
+  newest_rows    = { for name in keys(local.datasets) : name => "SELECT * FROM ${name} WHERE dt = date_format(current_date, '%Y-%m-%d') ORDER BY \"_timestamp\" DESC LIMIT 20" }
+  dashboard_urls = { for name in keys(local.datasets) : name => "https://${local.region}.${local.console}/cloudwatch/home?region=${local.region}#dashboards/dashboard/${var.name}-${name}" }
 }
 
 output "query" {
@@ -8,7 +11,7 @@ output "query" {
     for name in keys(local.datasets) : name => {
       workgroup = aws_athena_workgroup.this[0].name
       database  = local.database
-      sql       = "SELECT * FROM ${name} WHERE dt = date_format(current_date, '%Y-%m-%d') ORDER BY \"_timestamp\" DESC LIMIT 20"
+      sql       = local.newest_rows[name]
     }
   } : {}
 }
@@ -17,8 +20,8 @@ output "next_steps" {
   description = "What a person wants after an apply, as text: terraform output -raw next_steps."
   value = join("", concat(
     flatten([for name, functions in local.function_names : concat(
-      var.create_catalog ? ["# Query ${name} in Athena, workgroup ${var.name}, database ${local.database}\nSELECT * FROM ${name} WHERE dt = date_format(current_date, '%Y-%m-%d') ORDER BY \"_timestamp\" DESC LIMIT 20\n\n"] : [],
-      ["# Dashboard\nhttps://${local.region}.${local.console}/cloudwatch/home?region=${local.region}#dashboards/dashboard/${var.name}-${name}\n\n"],
+      var.create_catalog ? ["# Query ${name} in Athena, workgroup ${var.name}, database ${local.database}\n${local.newest_rows[name]}\n\n"] : [],
+      ["# Dashboard\n${local.dashboard_urls[name]}\n\n"],
       ["# Logs\n${join("", [for function_name in values(functions) : "aws logs tail /aws/lambda/${function_name} --follow --region ${local.region}\n"])}\n"],
     )]),
     ["# New code, after make build\nmake ship\n"],
@@ -27,10 +30,7 @@ output "next_steps" {
 
 output "dashboard_urls" {
   description = "The dashboard of each dataset."
-  value = {
-    for name in keys(local.datasets) :
-    name => "https://${local.region}.${local.console}/cloudwatch/home?region=${local.region}#dashboards/dashboard/${var.name}-${name}"
-  }
+  value       = local.dashboard_urls
 }
 
 output "log_commands" {
