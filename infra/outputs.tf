@@ -62,6 +62,11 @@ output "functions" {
   value       = local.function_names
 }
 
+output "schedules" {
+  description = "Name of the EventBridge rule that starts each dataset's producer."
+  value       = { for name, rule in aws_cloudwatch_event_rule.schedule : name => rule.name }
+}
+
 output "bucket" {
   description = "The lake's bucket."
   value       = local.bucket
@@ -73,17 +78,22 @@ output "bucket_policy" {
 }
 
 output "event_sources" {
-  description = "How the topic of each dataset is polled: for a poller of your own, with create_event_source_mapping = false."
+  description = "How the topic of each dataset is polled, as Lambda's CreateEventSourceMapping takes it: for `freshet event-source`, or another poller of your own, with create_event_source_mapping = false."
   value = {
-    for name, d in local.datasets : name => {
-      function_name                      = local.function_names[name].consumer
-      topic                              = d.topic.name
-      bootstrap_servers                  = local.bootstrap_servers
-      consumer_group_id                  = local.consumer_groups[name]
-      batch_size                         = var.batch_size
-      maximum_batching_window_in_seconds = var.batching_window_seconds
-      starting_position                  = "TRIM_HORIZON"
-    }
+    for name, d in local.datasets : name => merge(
+      {
+        FunctionName                      = local.function_names[name].consumer
+        Topics                            = [d.topic.name]
+        SelfManagedEventSource            = { Endpoints = { KAFKA_BOOTSTRAP_SERVERS = split(",", local.bootstrap_servers) } }
+        SelfManagedKafkaEventSourceConfig = { ConsumerGroupId = local.consumer_groups[name] }
+        StartingPosition                  = "TRIM_HORIZON"
+        BatchSize                         = var.batch_size
+        MaximumBatchingWindowInSeconds    = var.batching_window_seconds
+      },
+      var.provisioned_pollers == null ? {} : {
+        ProvisionedPollerConfig = { MinimumPollers = var.provisioned_pollers.minimum, MaximumPollers = var.provisioned_pollers.maximum }
+      },
+    )
   }
 }
 

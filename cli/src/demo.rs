@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use aws_config::Region;
 use aws_credential_types::Credentials;
 use clap::Args;
+use jiff::Timestamp;
 use localstack::api::ApiOptions;
 use localstack::runtime::FunctionStats;
-use localstack::schedule::Schedule;
+use localstack::schedule::{Schedule, scheduled_event};
 use localstack::stack::{self, Source, Stack, StackConfig};
 use pipeline::config::{LakeConfig, S3Config};
 
@@ -56,8 +57,7 @@ pub struct DemoArgs {
 
 /// Of the options about the lake, the dataset counts: one other than `names` is fetched from its own API.
 pub async fn run(lake: &LakeArgs, args: &DemoArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
-    let dataset = lake.dataset.clone().or_else(|| std::env::var("DATASET").ok()).filter(|name| !name.is_empty());
-    let dataset = dataset.unwrap_or_else(|| NAMES.to_owned());
+    let dataset = lake.dataset_name();
     if dataset != NAMES && args.records.is_some() {
         return Err(Error::stopped(
             "--records makes people, for the dataset `names`: leave it out, or leave --dataset out",
@@ -200,8 +200,8 @@ async fn publish(stack: &Stack, records: u64) -> Result<Produced, Error> {
     let mut produced = Produced::default();
     loop {
         produced.runs += 1;
-        let event = br#"{"version":"0","id":"demo","detail-type":"Scheduled Event","source":"aws.events","account":"000000000000","time":"2026-01-01T00:00:00Z","region":"us-east-1","resources":[],"detail":{}}"#;
-        if let Err(error) = stack.producer.invoke(event.as_slice().into()).await {
+        let event = scheduled_event(stack.producer.arn(), Timestamp::now());
+        if let Err(error) = stack.producer.invoke(event).await {
             produced.failed_runs += 1;
             if stack.producer.stats().killed == 0 {
                 return Err(Error::stopped(format!("the producer's run failed: {error}. Look into producer.log")));

@@ -52,6 +52,12 @@ pub struct LakeArgs {
 }
 
 impl LakeArgs {
+    /// The dataset's name or path, for commands that need not know what is in it.
+    pub fn dataset_name(&self) -> String {
+        let dataset = self.dataset.clone().or_else(|| std::env::var("DATASET").ok());
+        dataset.filter(|name| !name.is_empty()).unwrap_or_else(|| "names".to_owned())
+    }
+
     /// The environment with the options laid over it.
     fn over(&self, environment: impl IntoIterator<Item = (String, String)>) -> Env {
         let options = [

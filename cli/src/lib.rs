@@ -1,16 +1,21 @@
-//! `freshet`: SQL over the lake, proof that it is whole, and care of its ledgers.
+//! `freshet`: SQL over the lake, proof that it is whole, care of its ledgers, and the stack on one machine.
 //!
 //! One file a command; [`lake`] says which lake, [`kafka`] and [`catalog`] are the two other places that commands ask.
 
 pub mod catalog;
 pub mod demo;
 pub mod error;
+pub mod event_source;
+pub mod invoke;
 pub mod kafka;
 pub mod lake;
 pub mod ledger;
 #[cfg(test)]
 mod memory;
+pub mod outputs;
 pub mod query;
+pub mod stand_ins;
+pub mod status;
 pub mod text;
 pub mod verify;
 
@@ -22,7 +27,7 @@ use clap::{Parser, Subcommand};
 pub use error::Error;
 pub use lake::{Lake, LakeArgs, Target};
 
-/// API → Kafka → lake, exactly once. These commands look at the lake and at its ledgers.
+/// API → Kafka → lake, exactly once. These commands look at the lake and at its ledgers, and run the stack on one machine.
 #[derive(Debug, Parser)]
 #[command(
     name = "freshet",
@@ -42,6 +47,11 @@ pub enum Command {
     Query(query::QueryArgs),
     Verify(verify::VerifyArgs),
     Ledger(ledger::LedgerArgs),
+    Status(status::StatusArgs),
+    Invoke(invoke::InvokeArgs),
+    EventSource(event_source::EventSourceArgs),
+    Api(stand_ins::ApiArgs),
+    S3Gateway(stand_ins::S3GatewayArgs),
     Demo(demo::DemoArgs),
 }
 
@@ -51,6 +61,11 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Error> {
         Command::Query(args) => query::run(&cli.lake, &args, out).await,
         Command::Verify(args) => verify::run(&cli.lake, &args, out).await,
         Command::Ledger(args) => ledger::run(&cli.lake, &args, out).await,
+        Command::Status(args) => status::run(&cli.lake, &args, out).await,
+        Command::Invoke(args) => invoke::run(&cli.lake, &args, out).await,
+        Command::EventSource(args) => event_source::run(&args, out).await,
+        Command::Api(args) => stand_ins::api(&args, out).await,
+        Command::S3Gateway(args) => stand_ins::s3_gateway(&cli.lake, &args, out).await,
         Command::Demo(args) => demo::run(&cli.lake, &args, out).await,
     }
 }

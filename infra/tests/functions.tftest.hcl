@@ -144,15 +144,15 @@ run "what_something_else_polls_has_no_mapping" {
     error_message = "The consumer's role may poll, and nobody polls with it."
   }
   assert {
-    condition = output.event_sources.names == {
-      function_name                      = "freshet-names-consumer"
-      topic                              = "names_topic"
-      bootstrap_servers                  = "b-1.freshet.example:9098,b-2.freshet.example:9098"
-      consumer_group_id                  = "freshet-names"
-      batch_size                         = 10000
-      maximum_batching_window_in_seconds = 60
-      starting_position                  = "TRIM_HORIZON"
-    }
+    condition = jsonencode(output.event_sources.names) == jsonencode({
+      FunctionName                      = "freshet-names-consumer"
+      Topics                            = ["names_topic"]
+      SelfManagedEventSource            = { Endpoints = { KAFKA_BOOTSTRAP_SERVERS = ["b-1.freshet.example:9098", "b-2.freshet.example:9098"] } }
+      SelfManagedKafkaEventSourceConfig = { ConsumerGroupId = "freshet-names" }
+      StartingPosition                  = "TRIM_HORIZON"
+      BatchSize                         = 10000
+      MaximumBatchingWindowInSeconds    = 60
+    })
     error_message = "A poller of one's own is told something else: ${jsonencode(output.event_sources)}"
   }
 }

@@ -8,6 +8,7 @@
 mod people;
 
 use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,11 +26,13 @@ use people::People;
 
 /// As many as the real API gives in one answer.
 pub const MOST_PEOPLE: u64 = 5000;
+/// A free port of it.
+const LOOPBACK: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the stand-in for the API found no free port on 127.0.0.1 ({0}): close some programs and try again")]
-    Listen(std::io::Error),
+    #[error("the stand-in for the API cannot listen on {0} ({1}): free that port, or name another one")]
+    Listen(SocketAddr, std::io::Error),
     #[error("the recorded answers in localstack/fixtures/randomuser are damaged ({0}): take them from git again")]
     Recorded(serde_json::Error),
 }
@@ -97,23 +100,29 @@ struct Ledger {
 impl Api {
     /// Serves people on a free port of the loopback.
     pub async fn start(options: ApiOptions) -> Result<Self, Error> {
+        Self::start_at(LOOPBACK, options).await
+    }
+
+    /// Serves people on this address: in a container, on another than the loopback.
+    pub async fn start_at(address: SocketAddr, options: ApiOptions) -> Result<Self, Error> {
         let people = People::new(options.distinct, options.seed).map_err(Error::Recorded)?;
-        Self::serve(Source::People(people), options.remaining).await
+        Self::serve(address, Source::People(people), options.remaining).await
     }
 
     /// Serves one JSON document at every path, for a dataset of another shape.
     pub async fn start_document(json: impl Into<String>) -> Result<Self, Error> {
-        Self::serve(Source::Document(Mutex::new(json.into())), None).await
+        Self::serve(LOOPBACK, Source::Document(Mutex::new(json.into())), None).await
     }
 
-    async fn serve(source: Source, remaining: Option<u64>) -> Result<Self, Error> {
+    async fn serve(address: SocketAddr, source: Source, remaining: Option<u64>) -> Result<Self, Error> {
         let ledger = Mutex::new(Ledger { remaining, ..Ledger::default() });
         let shared = Arc::new(Shared { source, ledger, requests: AtomicU64::new(0) });
         let router = match shared.source {
             Source::People(_) => Router::new().route("/api", get(answer)).route("/api/", get(answer)),
             Source::Document(_) => Router::new().fallback(get(answer)),
         };
-        let server = Server::start(router.with_state(Arc::clone(&shared))).await.map_err(Error::Listen)?;
+        let server = Server::start_at(address, router.with_state(Arc::clone(&shared))).await;
+        let server = server.map_err(|e| Error::Listen(address, e))?;
         Ok(Self { server, shared })
     }
 

@@ -18,6 +18,7 @@ mod event;
 mod failure;
 mod lag;
 mod lambda_api;
+mod mapping;
 mod partial;
 mod poller;
 mod stats;
@@ -31,8 +32,9 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use self::{
     config::{ConfigError, EventSourceConfig, EventSourceKind, OnFailure, OnFailureCall, StartingPosition},
     failure::{Condition, GivenUp},
-    lag::Lag,
+    lag::{Lag, lag},
     lambda_api::{LambdaFunction, LambdaFunctionError, TIME_LIMIT},
+    mapping::{Mapping, MappingError},
     stats::EventSourceStats,
 };
 use self::{poller::Poller, stats::Recorder};
@@ -91,7 +93,7 @@ impl EventSource {
     /// # Errors
     /// When the brokers do not answer within 10 s, or the topic is missing.
     pub async fn lag(&self) -> Result<BTreeMap<i32, Lag>, KafkaError> {
-        lag::lag(&self.config).await
+        lag(&self.config).await
     }
 
     /// Waits until the function has taken all records that the topic has: each partition's committed offset is its high

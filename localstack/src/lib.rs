@@ -8,6 +8,7 @@ pub mod glue;
 pub mod process;
 pub mod runtime;
 pub mod s3;
+pub mod s3_gateway;
 pub mod schedule;
 mod server;
 pub mod stack;

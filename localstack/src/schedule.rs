@@ -149,7 +149,7 @@ impl Rule {
 async fn fire(function: Function, stats: Arc<Mutex<ScheduleStats>>, answer: Option<Answer>) {
     let started = Timestamp::now();
     let clock = Instant::now();
-    let result = function.invoke(event(function.arn(), started)).await;
+    let result = function.invoke(scheduled_event(function.arn(), started)).await;
     if let Err(error) = &result {
         tracing::warn!(function = function.name(), %error, "A scheduled run failed; the next tick tries again.");
     }
@@ -164,8 +164,8 @@ async fn fire(function: Function, stats: Arc<Mutex<ScheduleStats>>, answer: Opti
     }
 }
 
-/// EventBridge's "Scheduled Event" (see "Scheduled events" in its user guide).
-fn event(function_arn: &str, time: Timestamp) -> Bytes {
+/// EventBridge's "Scheduled Event" (see "Scheduled events" in its user guide) for a function of this ARN, or of this name.
+pub fn scheduled_event(function_arn: &str, time: Timestamp) -> Bytes {
     // arn:aws:lambda:REGION:ACCOUNT:function:NAME
     let mut parts = function_arn.split(':').skip(3);
     let (region, account) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn the_event_is_eventbridges_scheduled_event() {
         let time: Timestamp = "2026-11-05T06:07:08.4Z".parse().unwrap();
-        let event = event("arn:aws:lambda:eu-west-1:000000000000:function:producer", time);
+        let event = scheduled_event("arn:aws:lambda:eu-west-1:000000000000:function:producer", time);
         let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
         assert_eq!(event["time"], "2026-11-05T06:07:08Z");
         assert_eq!(event["source"], "aws.events");

@@ -1,4 +1,4 @@
-//! What the stand-ins share: an HTTP server on a free port of the loopback, which goes when its handle goes.
+//! What the stand-ins share: an HTTP server, on a free port of the loopback unless told otherwise, which goes when its handle goes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -26,7 +26,12 @@ pub(crate) struct Server {
 impl Server {
     /// Listens on a free port of 127.0.0.1, on the runtime that it is called in.
     pub(crate) async fn start(router: Router) -> std::io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), router).await
+    }
+
+    /// Listens on this address: in a container, on another than the loopback.
+    pub(crate) async fn start_at(address: SocketAddr, router: Router) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         // Without it an answer of two packets waits 40 ms for the client's delayed acknowledgement.
         let listener = listener.tap_io(|stream| {

@@ -32,8 +32,11 @@ impl Lag {
     }
 }
 
-/// Asks the brokers, from a thread that may block.
-pub(super) async fn lag(config: &Arc<EventSourceConfig>) -> KafkaResult<BTreeMap<i32, Lag>> {
+/// Asks the brokers, from a thread that may block, without joining the group.
+///
+/// # Errors
+/// When the brokers do not answer within 10 s, or the topic is missing.
+pub async fn lag(config: &Arc<EventSourceConfig>) -> KafkaResult<BTreeMap<i32, Lag>> {
     blocking(config, |config| {
         let client: BaseConsumer = client_config(config).create()?;
         let mut lags = BTreeMap::new();

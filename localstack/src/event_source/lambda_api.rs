@@ -17,7 +17,6 @@ use super::Invoker;
 use crate::runtime::{InvokeError, MAX_PAYLOAD, Payload};
 
 const SERVICE: Service = Service { id: "Lambda", name: "lambda" };
-const HEADERS: [(&str, &str); 2] = [("content-type", "application/json"), ("x-amz-invocation-type", "RequestResponse")];
 /// Set where a function failed, to `Unhandled` or `Handled`.
 const FUNCTION_ERROR: &str = "x-amz-function-error";
 /// RFC 3986 leaves these as they are, and so does a signature's canonical path.
@@ -81,17 +80,7 @@ impl LambdaFunction {
     /// # Errors
     /// See [`InvokeError`].
     pub async fn invoke(&self, event: Bytes) -> Result<Bytes, InvokeError> {
-        if event.len() > MAX_PAYLOAD {
-            return Err(InvokeError::PayloadTooLarge { payload: Payload::Request, bytes: event.len() });
-        }
-        let answer = match self.client.post(&self.path, &HEADERS, event, self.time_limit).await {
-            Ok(answer) => answer,
-            Err(signed::Error::Late { limit, .. }) => return Err(InvokeError::Timeout(limit)),
-            Err(error) => return Err(InvokeError::Unreachable { message: error.to_string() }),
-        };
-        if answer.status != 200 {
-            return Err(refused(&answer));
-        }
+        let answer = self.call("RequestResponse", 200, event).await?;
         if answer.headers.contains_key(FUNCTION_ERROR) {
             return Err(failed(&answer.body));
         }
@@ -99,6 +88,27 @@ impl LambdaFunction {
             return Err(InvokeError::PayloadTooLarge { payload: Payload::Response, bytes: answer.body.len() });
         }
         Ok(answer.body)
+    }
+
+    /// Has the function invoked, and waits for nothing but that this was accepted (invocation type `Event`).
+    ///
+    /// # Errors
+    /// See [`InvokeError`]; none of them is the function's own.
+    pub async fn start(&self, event: Bytes) -> Result<(), InvokeError> {
+        self.call("Event", 202, event).await.map(drop)
+    }
+
+    async fn call(&self, invocation_type: &str, accepted: u16, event: Bytes) -> Result<Answer, InvokeError> {
+        if event.len() > MAX_PAYLOAD {
+            return Err(InvokeError::PayloadTooLarge { payload: Payload::Request, bytes: event.len() });
+        }
+        let headers = [("content-type", "application/json"), ("x-amz-invocation-type", invocation_type)];
+        match self.client.post(&self.path, &headers, event, self.time_limit).await {
+            Ok(answer) if answer.status == accepted => Ok(answer),
+            Ok(answer) => Err(refused(&answer)),
+            Err(signed::Error::Late { limit, .. }) => Err(InvokeError::Timeout(limit)),
+            Err(error) => Err(InvokeError::Unreachable { message: error.to_string() }),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Counts since the start of an event source.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct EventSourceStats {
     /// Attempts, retries included.
     pub invocations: u64,

@@ -1,5 +1,5 @@
 //! Signed requests to an AWS service. For the few calls that are a single request, and whose SDK crate would compile for
-//! longer than everything around it: `GetParameter` of SSM, `Invoke` of Lambda.
+//! longer than everything around it: `GetParameter` of SSM, `Invoke` of Lambda; and for requests that are passed on as they are.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,10 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
+    sign,
+};
 use aws_sigv4::sign::v4;
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -16,7 +19,7 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings}
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_types::service_config::ServiceConfigKey;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use tokio::sync::Mutex;
 
 /// A caller may wait for an answer for a quarter of an hour, but nobody waits that long for a connection.
@@ -96,9 +99,24 @@ impl Client {
         body: Bytes,
         limit: Duration,
     ) -> Result<Answer, Error> {
+        self.send(Method::POST, path, headers, body, limit).await
+    }
+
+    /// One request of any method, otherwise as [`Client::post`].
+    ///
+    /// # Errors
+    /// See [`Error`]; an answer of any status is none.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Answer, Error> {
         let url = format!("{}{path}", self.endpoint);
         let exchange = async {
-            let request = self.signed(&url, headers, body).await?;
+            let request = self.signed(method, &url, headers, body).await?;
             let broken = |reason| Error::Transport { url: url.clone(), reason };
             let answer = self.connector.call(request).await.map_err(|e| broken(DisplayErrorContext(e).to_string()))?;
             let answer = answer.try_into_http1x().map_err(|e| broken(e.to_string()))?;
@@ -110,7 +128,13 @@ impl Client {
         answer.unwrap_or_else(|_| Err(Error::Late { url: url.clone(), limit }))
     }
 
-    async fn signed(&self, url: &str, headers: &[(&str, &str)], body: Bytes) -> Result<HttpRequest, Error> {
+    async fn signed(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<HttpRequest, Error> {
         let wrong = |e: &dyn std::fmt::Display| Error::Request { url: url.to_owned(), reason: e.to_string() };
         let identity = self.credentials().await?.into();
         let params = v4::SigningParams::builder()
@@ -118,14 +142,14 @@ impl Client {
             .region(&self.region)
             .name(self.service.name)
             .time(SystemTime::now())
-            .settings(SigningSettings::default())
+            .settings(settings(self.service))
             .build()
             .map_err(|e| wrong(&e))?;
-        let signable = SignableRequest::new("POST", url, headers.iter().copied(), SignableBody::Bytes(&body))
+        let signable = SignableRequest::new(method.as_str(), url, headers.iter().copied(), SignableBody::Bytes(&body))
             .map_err(|e| wrong(&e))?;
         let (instructions, _) = sign(signable, &params.into()).map_err(|e| wrong(&e))?.into_parts();
 
-        let mut request = http::Request::post(url);
+        let mut request = http::Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -151,6 +175,17 @@ impl Client {
         *kept = Some((credentials.clone(), until));
         Ok(credentials)
     }
+}
+
+/// S3 takes keys as they are, and wants the body's hash in a header.
+fn settings(service: Service) -> SigningSettings {
+    let mut settings = SigningSettings::default();
+    if service.name == "s3" {
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    }
+    settings
 }
 
 /// The region in an ARN. What it names lives there, whatever the caller's own region is.

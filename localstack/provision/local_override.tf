@@ -1,0 +1,25 @@
+# What differs from AWS: laid over infra/ by provision.sh, https://developer.hashicorp.com/terraform/language/files/override
+terraform {
+  backend "s3" {}
+}
+
+locals {
+  # A bucket that LocalStack made anew is empty: a new group reads the topic into it from the beginning, so that the lake is whole again. A bucket of one's own
+  # (S3_BUCKET) outlives LocalStack, and so does the group.
+  consumer_groups = { for name in keys(local.datasets) : name => var.create_bucket ? "${var.name}-${name}-${substr(terraform_data.life.id, 0, 8)}" : "${var.name}-${name}" }
+}
+
+# Here Terraform ships the code, too: an image that was built again has other zips.
+resource "aws_lambda_function" "producer" {
+  source_code_hash = filebase64sha256("${local.zip_folder}/producer/bootstrap.zip")
+  lifecycle {
+    ignore_changes = []
+  }
+}
+
+resource "aws_lambda_function" "consumer" {
+  source_code_hash = filebase64sha256("${local.zip_folder}/consumer/bootstrap.zip")
+  lifecycle {
+    ignore_changes = []
+  }
+}
