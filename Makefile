@@ -39,6 +39,25 @@ demo: toolchain ## Run the whole pipeline on this machine, without Docker, and q
 demo-build: toolchain
 	$(CARGO) build $(DEMO_BUILD)
 
+# Command-line variables (SQL, SERVICE, DATASET) reach the script by themselves.
+LOCAL := local-up local-down local-status local-logs local-query local-verify local-invoke local-reset
+.PHONY: $(LOCAL)
+local-up: ## Start the stack in Docker: LocalStack, Redpanda and its console, event source; wait for the first rows
+local-down: ## End it; the topic is kept
+local-status: ## What is healthy, last run, records, lag, objects, freshness
+local-logs: ## Follow the logs (SERVICE=event-source, provision, …; SERVICE=producer or consumer: a function's)
+local-query: ## SQL over its lake (SQL='SELECT …')
+local-verify: ## Prove that its lake holds each offset exactly once
+local-invoke: ## Run its producer now
+local-reset: ## End it, and wipe its data
+$(LOCAL):
+	@localstack/local.sh $(@:local-%=%)
+
+.PHONY: local-test
+local-test: toolchain perl broker cloud-tools ## The stack's way without Docker: the same provisioning and event source on stand-ins
+	$(CARGO) build --locked --workspace --bins
+	$(TEST) -p pipeline-tests local:: -- --nocapture
+
 .PHONY: test
 test: toolchain perl broker infra-test cloud-tools ## Run every test; what is skipped is said, with the reason
 	$(CARGO) build --locked --workspace --bins

@@ -3,6 +3,7 @@
 //! - `cloud`: an AWS emulator and Athena's engine in AWS's place
 //! - `exactly_once`: the consumer's handler over a store in memory, one claim a test
 //! - `histories`: the same handler under interleaved attempts, crashes and late requests, chosen by proptest
+//! - `local`: docker-compose.yaml and its commands, without Docker
 //! - `memory`: a full event in a process that is limited to 128 MB
 //! - `packaging`: the zips that `make build` makes for Lambda
 //! - `whole_way`: real binaries over the Lambda Runtime API, Kafka and S3, read back by SQL and verify
@@ -10,6 +11,7 @@
 mod cloud;
 mod exactly_once;
 mod histories;
+mod local;
 mod memory;
 mod packaging;
 mod support;

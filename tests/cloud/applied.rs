@@ -12,7 +12,7 @@ use freshet::Lake;
 use freshet::catalog::Catalog;
 use localstack::api::{Api, ApiOptions};
 use localstack::broker::Broker;
-use localstack::event_source::{EventSource, EventSourceConfig, LambdaFunction, StartingPosition};
+use localstack::event_source::{EventSource, LambdaFunction, Mapping};
 use pipeline::config::{LakeConfig, S3Config};
 use pipeline::dataset::Dataset;
 use pipeline::lake::{DEAD_LETTER_COLUMNS, PARTITION_COLUMNS, hive_columns};
@@ -286,18 +286,9 @@ fn open(dataset: &TestDataset, outputs: &Value, sdk: &SdkConfig) -> Lake {
 /// Our event source in the mapping's place, with the settings that Terraform gives the mapping.
 fn poll(datasets: &[TestDataset], outputs: &Value, sdk: &SdkConfig) -> Vec<EventSource> {
     let start = |dataset: &TestDataset| {
-        let source = &outputs["event_sources"]["value"][&dataset.dataset.name];
-        let text = |key: &str| source[key].as_str().unwrap();
-        assert_eq!(text("starting_position"), "TRIM_HORIZON");
-        let config = EventSourceConfig {
-            batch_size: source["batch_size"].as_u64().unwrap() as usize,
-            maximum_batching_window: Duration::from_secs(
-                source["maximum_batching_window_in_seconds"].as_u64().unwrap(),
-            ),
-            starting_position: StartingPosition::TrimHorizon,
-            ..EventSourceConfig::new(text("topic"), text("bootstrap_servers"), text("consumer_group_id"))
-        };
-        EventSource::start(config, LambdaFunction::new(sdk, text("function_name")).unwrap().invoker()).unwrap()
+        let request = &outputs["event_sources"]["value"][&dataset.dataset.name];
+        let mapping = Mapping::parse(&request.to_string()).unwrap();
+        EventSource::start(mapping.config, LambdaFunction::new(sdk, &mapping.function_name).unwrap().invoker()).unwrap()
     };
     datasets.iter().map(start).collect()
 }

@@ -13,8 +13,8 @@ pub struct Ministack {
 }
 
 impl Ministack {
-    /// Starts it with this environment on a free port of the loopback; `folder` gets its log and the code of its functions. `None`, loudly,
-    /// where it was not fetched.
+    /// Starts it with this environment, in whose values `{port}` is its own, on a free port of the loopback; `folder` gets its log and the code
+    /// of its functions. `None`, loudly, where it was not fetched.
     pub async fn start(folder: &Path, environment: &[(&str, &str)]) -> Option<Ministack> {
         let python = server::root().join("target/tools/venv/bin/python");
         if !python.is_file() {
@@ -28,7 +28,8 @@ impl Ministack {
             command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string());
             // Its only other listeners.
             command.env("SFTP_ENABLED", "0").env("IOT_MTLS_ENABLED", "0");
-            command.env("PYTHONDONTWRITEBYTECODE", "1").envs(environment.iter().copied());
+            command.env("PYTHONDONTWRITEBYTECODE", "1");
+            command.envs(environment.iter().map(|(name, value)| (name, value.replace("{port}", &port.to_string()))));
         };
         let http = server::http();
         let ready = async |port: u16| {
@@ -41,6 +42,12 @@ impl Ministack {
     /// `http://127.0.0.1:PORT`, for every service.
     pub fn endpoint(&self) -> String {
         self.server.url()
+    }
+
+    /// Forgets everything, as an emulator does that is started again.
+    pub async fn reset(&self) {
+        let answer = server::http().post(format!("{}/_ministack/reset", self.endpoint())).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
     }
 
     /// What it has written so far, what its functions wrote included.

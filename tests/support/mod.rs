@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod aws_api;
+pub mod compose;
 pub mod events;
 pub mod iam;
 pub mod memory_store;

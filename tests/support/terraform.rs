@@ -112,7 +112,7 @@ fn text(output: &Output) -> String {
 }
 
 /// Without what an earlier `terraform` or a person left there.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+pub fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;

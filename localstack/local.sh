@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# What `make local-…` does: the stack of docker-compose.yaml, from nothing to rows, and everything that one asks of it afterwards.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stop() { echo "local: $1" >&2; exit 1; }
+say() { echo "local: $1"; }
+compose() { docker compose "$@"; }
+freshet() { compose exec -T event-source freshet "$@"; }
+
+docker_is_there() {
+    command -v docker >/dev/null || stop 'docker is missing: install it (https://docs.docker.com/get-docker), or run `make demo`, which does without'
+    local version
+    version=$(compose version --short 2>/dev/null) || stop 'docker has no compose: install the plug-in (https://docs.docker.com/compose/install)'
+    version=${version#v}
+    [[ $(printf '2.24.0\n%s\n' "$version" | sort -V | head -1) == 2.24.0 ]] || stop "docker compose is $version: install 2.24 or later"
+    docker info >/dev/null 2>&1 ||
+        stop 'Docker does not answer: start Docker Desktop or the service (sudo systemctl start docker); where it has another socket, name it in DOCKER_HOST, and in DOCKER_SOCKET in .env'
+    compose --profile '*' config --quiet || stop 'docker-compose.yaml and .env do not go together: correct what stands above (.env.example shows each setting)'
+}
+
+# SERVICE PORT, a line each, as docker-compose.yaml and .env have them.
+published() { compose --profile '*' config | awk '/^[a-z]/ { services = /^services:/ } services && /^  [a-z-]+:$/ { service = $1 } /published:/ { gsub(/[":]/, "", service); gsub(/"/, "", $2); print service, $2 }'; }
+
+is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+ports_are_free() {
+    local running service port
+    running=$(compose ps --services --status running 2>/dev/null || true)
+    while read -r service port; do
+        if ! grep -qx "$service" <<<"$running" && is_taken "$port"; then
+            stop "port $port, which $service wants, is taken by another program: end that one, or give $service another port in .env (.env.example has the names)"
+        fi
+    done < <(published)
+}
+
+# The first service that is not as it should be, and where to look.
+failed() {
+    local service state health code
+    compose --profile '*' ps --all || true
+    while IFS=, read -r service state health code; do
+        [[ $state == running && ($health == healthy || -z $health) ]] && continue
+        [[ $state == exited && $code == 0 ]] && continue
+        stop "$service is $state${health:+, $health}${code:+ (exit status $code)}: look into make local-logs SERVICE=$service; then make local-up again, or make local-reset to begin anew"
+    done < <(compose --profile '*' ps --all --format '{{.Service}},{{.State}},{{.Health}},{{.ExitCode}}')
+    stop 'the images could not be fetched, built or started: the lines above say why'
+}
+
+up() {
+    docker_is_there
+    ports_are_free
+    trap 'echo; say "no longer waiting. What has started goes on: make local-status shows it, make local-down ends it"; exit 130' INT
+    say 'building and starting (the first time: a quarter of an hour, most of it compiling)'
+    compose up --detach --build --wait --wait-timeout "${WAIT:-900}" || failed
+    say 'everything runs; waiting for the first records in the lake'
+    freshet status --wait "${WAIT:-300}" || stop 'look into make local-logs; docs/RUNBOOK.md has the symptoms'
+    echo
+    published | while read -r service port; do
+        case $service,$port in
+        console,*) echo "  Kafka UI          http://localhost:$port" ;;
+        localstack,*) echo "  AWS               http://localhost:$port   aws --endpoint-url http://localhost:$port s3 ls" ;;
+        redpanda,"$(kafka_port)") echo "  Kafka             localhost:$port" ;;
+        redpanda,*) echo "  schema registry   http://localhost:$port" ;;
+        esac
+    done
+    echo
+    echo "  make local-query SQL='SELECT nation, count(*) AS people FROM names GROUP BY nation ORDER BY 2 DESC LIMIT 5'"
+    echo '  make local-status    make local-verify    make local-invoke    make local-down'
+}
+
+kafka_port() { compose config | sed -n 's/.*external:\/\/localhost:\([0-9]*\).*/\1/p'; }
+
+# LocalStack removes the functions' containers as it stops; what is left after it was killed would hold the network.
+end() {
+    command -v docker >/dev/null && docker info >/dev/null 2>&1 || stop 'Docker does not answer, so that nothing of the stack can be running; start it to be sure'
+    compose stop --timeout 30 localstack 2>/dev/null || true
+    local left
+    left=$(docker ps --all --quiet --filter label=freshet.function=1)
+    # Container ids, one a word.
+    # shellcheck disable=SC2086
+    [[ -z $left ]] || docker rm --force $left >/dev/null
+    compose --profile '*' down --remove-orphans "$@"
+}
+
+is_running() {
+    docker_is_there
+    compose ps --services --status running | grep -qx event-source || stop 'the stack does not run (no event-source): make local-up'
+}
+
+case ${1:-} in
+up) up ;;
+down)
+    end
+    say 'nothing runs. The topic is kept: make local-up reads it into a new lake; make local-reset wipes it'
+    ;;
+reset)
+    end --volumes
+    say 'everything is wiped but the images (and a bucket of your own): make local-up begins anew'
+    ;;
+status)
+    docker_is_there
+    compose --profile '*' ps --all --format 'table {{.Service}}\t{{.Status}}\t{{.Ports}}'
+    echo
+    is_running
+    freshet status
+    ;;
+logs)
+    docker_is_there
+    case ${SERVICE:-} in
+    producer | consumer) compose exec -T localstack awslocal logs tail "/aws/lambda/freshet-${DATASET:-names}-$SERVICE" --since 1h ;;
+    # One service, or all.
+    *) compose --profile '*' logs --follow --tail 100 ${SERVICE:+"$SERVICE"} ;;
+    esac
+    ;;
+query)
+    [[ -n ${SQL:-} ]] || stop "no query: make local-query SQL='SELECT * FROM ${DATASET:-names} LIMIT 5'"
+    is_running
+    freshet query "$SQL"
+    ;;
+verify)
+    is_running
+    freshet verify --deep --kafka redpanda:29092
+    ;;
+invoke)
+    is_running
+    freshet invoke
+    ;;
+*) stop "\`${1:-}\` is not known: say up, down, status, logs, query, verify, invoke or reset" ;;
+esac
