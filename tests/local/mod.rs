@@ -2,4 +2,6 @@
 //! here, by the same command lines, environments and health checks, against MiniStack and the embedded broker. LocalStack itself has
 //! `infra/` applied to it as far as it goes without containers. What only images can show is not shown.
 
+mod compose;
 mod path;
+mod script;
