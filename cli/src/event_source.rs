@@ -209,3 +209,22 @@ pub async fn until_stopped() -> Result<(), Error> {
     End::new()?.come().await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_invoked_once_the_outputs_are_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("outputs.json");
+        std::fs::write(&file, "these").unwrap();
+        let function: Invoker = Arc::new(|event| Box::pin(async move { Ok(event) }));
+        let invoker = unless_changed("these".to_owned(), file.clone(), function);
+        assert_eq!(invoker(Bytes::from_static(b"event")).await.unwrap(), "event");
+        std::fs::write(&file, "others").unwrap();
+        assert!(matches!(invoker(Bytes::new()).await, Err(InvokeError::Unreachable { .. })));
+        std::fs::remove_file(&file).unwrap();
+        assert!(matches!(invoker(Bytes::new()).await, Err(InvokeError::Unreachable { .. })));
+    }
+}

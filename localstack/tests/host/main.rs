@@ -5,6 +5,7 @@
 //! | `runtime` | processes: answers, errors, crashes, time-outs, concurrency, and that none is left behind |
 //! | `event_source` | delivery: order, retries, commits, limits, rebalances |
 //! | `lambda_api` | functions elsewhere: what is sent, what counts as a failure |
+//! | `s3_gateway` | a real bucket behind other credentials |
 //! | `schedule` | ticks, and none during a run |
 //! | `embedded_broker` | what the mock cluster cannot show, against the embedded broker |
 
@@ -15,4 +16,5 @@ mod embedded_broker;
 mod event_source;
 mod lambda_api;
 mod runtime;
+mod s3_gateway;
 mod schedule;
