@@ -1,4 +1,4 @@
-# Plain `make` prints the targets. `make demo` fetches what it needs through cargo and nothing else; `make test` also through pip and mvn.
+# Plain `make` prints the targets. `make demo` fetches what it needs through cargo and nothing else; `make test` also through pip, mvn and go.
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -108,6 +108,7 @@ cloud-test: toolchain perl broker infra-test cloud-tools ## Apply infra/ to an e
 cloud-tools:
 	@$(MAKE) build ARCH=$(HOST_ARCH) || tests/cloud/skip.sh 'the functions are not built for Lambda: the lines above say why'
 	@tests/cloud/tools.sh ministack || tests/cloud/skip.sh 'the emulator is not there: the line above says why'
+	@tests/cloud/tools.sh compose || tests/cloud/skip.sh 'docker-compose.yaml is not read: the line above says why'
 	@tests/cloud/tools.sh trino || tests/cloud/skip.sh "Athena's engine is not there: the line above says why"
 
 .PHONY: aws-smoke

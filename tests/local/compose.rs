@@ -36,6 +36,8 @@ async fn every_service_is_pinned_bounded_restarted_and_checked() {
             let tag = image.rsplit(':').next().unwrap();
             assert!(tag.trim_start_matches('v').split('.').count() == 3, "{name}: {image} is not pinned");
         }
+        // Built where it is missing; `make local-up` builds what has changed.
+        assert!(service["pull_policy"].is_null(), "{name}");
         assert!(service["mem_limit"].is_string(), "{name} has no memory limit");
         assert_eq!(service["networks"].as_object().unwrap().keys().collect::<Vec<_>>(), ["freshet"], "{name}");
         // One that ends has nothing to be checked, and is not to begin again by itself.

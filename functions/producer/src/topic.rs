@@ -10,6 +10,7 @@ use rdkafka::producer::{FutureProducer, Producer as _};
 
 use crate::config::TopicConfig;
 
+const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
 /// How long the cluster may take to say which topics it has, or to make one.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// How long it may take to describe one; some brokers never answer that.
@@ -51,7 +52,7 @@ impl Topic {
             ("cleanup.policy", "delete".to_owned()),
             ("message.timestamp.type", "LogAppendTime".to_owned()),
             ("retention.ms", config.retention.as_millis().to_string()),
-            ("unclean.leader.election.enable", "false".to_owned()),
+            (UNCLEAN_ELECTION, "false".to_owned()),
         ];
         Topic { config, settings, ensured: AtomicBool::new(false) }
     }
@@ -188,7 +189,9 @@ impl Topic {
         };
         for (setting, expected) in &self.settings {
             let found = described.get(setting).and_then(|entry| entry.value.as_deref());
-            if found != Some(expected) {
+            // Redpanda elects by Raft: it has no unclean election, and no such setting.
+            let has_none = found.is_none() && *setting == UNCLEAN_ELECTION;
+            if found != Some(expected) && !has_none {
                 let found = found.unwrap_or("not set");
                 tracing::warn!(
                     topic,
