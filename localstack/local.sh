@@ -9,7 +9,11 @@ export BUILDX_NO_DEFAULT_ATTESTATIONS=1
 stop() { echo "local: $1" >&2; exit 1; }
 say() { echo "local: $1"; }
 compose() { docker compose "$@"; }
-freshet() { compose exec -T event-source freshet "$@"; }
+# In the container of the event source; in one of its own while that is stopped.
+freshet() {
+    if runs event-source; then compose exec -T event-source freshet "$@"; else compose run --rm --no-deps -T event-source "$@"; fi
+}
+runs() { compose ps --services --status running | grep -qx "$1"; }
 
 docker_is_there() {
     command -v docker >/dev/null || stop 'docker is missing: install it (https://docs.docker.com/get-docker), or run `make demo`, which does without'
@@ -28,10 +32,9 @@ published() { compose --profile '*' config | awk '/^[a-z]/ { services = /^servic
 is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 ports_are_free() {
-    local running service port
-    running=$(compose ps --services --status running 2>/dev/null || true)
+    local service port
     while read -r service port; do
-        if ! grep -qx "$service" <<<"$running" && is_taken "$port"; then
+        if ! runs "$service" && is_taken "$port"; then
             stop "port $port, which $service wants, is taken by another program: end that one, or give $service another port in .env (.env.example has the names)"
         fi
     done < <(published)
@@ -76,7 +79,7 @@ kafka_port() { compose config | sed -n 's/.*external:\/\/localhost:\([0-9]*\).*/
 # LocalStack removes the functions' containers as it stops; what is left after it was killed would hold the network.
 end() {
     command -v docker >/dev/null && docker info >/dev/null 2>&1 || stop 'Docker does not answer, so that nothing of the stack can be running; start it to be sure'
-    compose stop --timeout 30 localstack 2>/dev/null || true
+    compose stop localstack 2>/dev/null || true
     local left
     left=$(docker ps --all --quiet --filter label=freshet.function=1)
     # Container ids, one a word.
@@ -87,7 +90,7 @@ end() {
 
 is_running() {
     docker_is_there
-    compose ps --services --status running | grep -qx event-source || stop 'the stack does not run (no event-source): make local-up'
+    runs localstack || stop 'the stack does not run (no localstack): make local-up'
 }
 
 case ${1:-} in
@@ -110,7 +113,10 @@ status)
 logs)
     docker_is_there
     case ${SERVICE:-} in
-    producer | consumer) compose exec -T localstack awslocal logs tail "/aws/lambda/freshet-${DATASET:-names}-$SERVICE" --since 1h ;;
+    producer | consumer) 
+        compose exec -T localstack awslocal logs filter-log-events --log-group-name "/aws/lambda/freshet-${DATASET:-names}-$SERVICE" \
+            --start-time "$(($(date +%s) - 3600))000" --query 'events[].[message]' --output text
+        ;;
     # One service, or all.
     *) compose --profile '*' logs --follow --tail 100 ${SERVICE:+"$SERVICE"} ;;
     esac

@@ -24,6 +24,8 @@ use crate::{Error, Lake, LakeArgs, text};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The event source writes its status every second.
 const STALE: Duration = Duration::from_secs(15);
+/// So many failures in a row are no accident.
+const STUCK: u64 = 3;
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Show what a deployment does: functions, schedule, topic, event source, lake
@@ -232,9 +234,11 @@ fn event_source(file: Option<&Path>, dataset: &str, lags: Option<&BTreeMap<i32, 
         let reason = stats.last_error.as_deref().unwrap_or("it has just started");
         return Err(format!("no partition is assigned to it yet: {reason}"));
     }
-    let trouble = stats.last_error.as_deref().filter(|_| lag != Some(0));
-    let trouble = trouble.map_or_else(String::new, |error| format!("; last error: {error}"));
-    let text = format!("{behind}; {} invocations, {} failed{trouble}", stats.invocations, stats.failures);
+    let text = format!("{behind}; {} invocations, {} failed", stats.invocations, stats.failures);
+    if stats.failures_in_a_row >= STUCK && lag != Some(0) {
+        let error = stats.last_error.as_deref().unwrap_or_default();
+        return Err(format!("{text}, the last {} in a row: {error}", stats.failures_in_a_row));
+    }
     Ok(Known { text, details: json!({"lag": lag, "status": status}) })
 }
 

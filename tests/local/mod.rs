@@ -3,5 +3,6 @@
 //! `infra/` applied to it as far as it goes without containers. What only images can show is not shown.
 
 mod compose;
+mod host;
 mod path;
 mod script;

@@ -25,6 +25,8 @@ info) [ -z "$FAKE_NO_DAEMON" ] ;;
 esac
 "#;
 
+const RUNS: (&str, &str) = ("FAKE_RUNNING", "console event-source localstack redpanda");
+
 struct Docker {
     folder: tempfile::TempDir,
 }
@@ -114,14 +116,14 @@ fn up_names_the_port_that_is_taken_unless_the_stack_itself_has_it() {
     assert!(message.contains(&format!("port {port}, which console wants, is taken")), "{message}");
     assert!(!docker.asked().contains("compose up"));
     // A second `local-up`.
-    let again = docker.run("up", &[("FAKE_RUNNING", "console event-source localstack redpanda")]);
+    let again = docker.run("up", &[RUNS]);
     assert!(again.status.success(), "{again:?}");
 }
 
 #[test]
 fn up_waits_for_records_and_says_where_everything_is() {
     let Some(docker) = Docker::new() else { return };
-    let up = docker.run("up", &[]);
+    let up = docker.run("up", &[RUNS]);
     assert!(up.status.success(), "{up:?}");
     let said = String::from_utf8_lossy(&up.stdout).into_owned();
     let ports = std::fs::read_to_string(docker.path("env")).unwrap();
@@ -141,7 +143,7 @@ fn up_names_the_service_that_failed_and_its_log() {
         message.contains("provision is exited (exit status 1): look into make local-logs SERVICE=provision"),
         "{message}"
     );
-    let message = docker.refused("up", &[("FAKE_NO_ROWS", "1")]);
+    let message = docker.refused("up", &[("FAKE_NO_ROWS", "1"), RUNS]);
     assert!(message.contains("docs/RUNBOOK.md"), "{message}");
 }
 
@@ -168,7 +170,7 @@ fn down_and_reset_leave_no_container_and_down_keeps_the_topic() {
     let down = docker.run("down", &[("FAKE_LEFT", "c1 c2")]);
     assert!(down.status.success(), "{down:?}");
     let asked = docker.asked();
-    let [stop, remove, end] = ["compose stop --timeout 30 localstack", "rm --force c1 c2", "down --remove-orphans"]
+    let [stop, remove, end] = ["compose stop localstack", "rm --force c1 c2", "down --remove-orphans"]
         .map(|call| asked.find(call).unwrap_or_else(|| panic!("{call} is missing: {asked}")));
     assert!(stop < remove && remove < end && !asked.contains("--volumes"), "{asked}");
     // Also where nothing runs, and nothing was left.
@@ -181,11 +183,14 @@ fn down_and_reset_leave_no_container_and_down_keeps_the_topic() {
 fn what_asks_the_stack_says_when_it_does_not_run() {
     let Some(docker) = Docker::new() else { return };
     for what in ["status", "verify", "invoke"] {
-        assert!(docker.refused(what, &[("FAKE_RUNNING", "redpanda")]).contains("make local-up"), "{what}");
+        assert!(docker.refused(what, &[("FAKE_RUNNING", "redpanda console")]).contains("make local-up"), "{what}");
     }
     assert!(docker.refused("query", &[]).contains("SQL='SELECT"));
-    let running = [("FAKE_RUNNING", "event-source"), ("SQL", "SELECT 'a  b'")];
-    assert!(docker.run("query", &running).status.success());
-    assert!(docker.asked().contains("freshet query SELECT 'a  b'"), "{}", docker.asked());
+    let sql = ("SQL", "SELECT 'a  b'");
+    assert!(docker.run("query", &[("FAKE_RUNNING", "localstack event-source"), sql]).status.success());
+    assert!(docker.asked().contains("exec -T event-source freshet query SELECT 'a  b'"), "{}", docker.asked());
+    // The consumer is paused.
+    assert!(docker.run("query", &[("FAKE_RUNNING", "localstack"), sql]).status.success());
+    assert!(docker.asked().contains("run --rm --no-deps -T event-source query SELECT 'a  b'"), "{}", docker.asked());
     assert!(docker.refused("sideways", &[]).contains("say up, down"));
 }

@@ -134,7 +134,7 @@ impl Kind {
         match self {
             Kind::Hole => {
                 "Rows may be missing. Run verify again in case the consumer was just writing there; if it stays, look in the \
-                 bucket's versions and access logs for a deleted object and restore it"
+                 access logs for a deleted object, and restore it: from the bucket's versions where it keeps any, or from a copy"
             }
             Kind::Overlap | Kind::Twin => {
                 "Rows may be stored twice. Compare the objects with `freshet query`, and move the one that is surplus out of \
@@ -160,14 +160,14 @@ impl Kind {
             }
             Kind::LettersMissing => {
                 "Records that could not be stored may be lost. If they are older than the lifecycle rule of the dead letters, \
-                 give its days with --dead-letter-days; otherwise restore them from the bucket's versions"
+                 give its days with --dead-letter-days; otherwise restore them from the bucket's versions or a copy"
             }
-            Kind::LettersUnreadable => "Restore the object from the bucket's versions",
+            Kind::LettersUnreadable => "Restore the object from the bucket's versions or a copy",
             Kind::ForeignObject => {
                 "Queries over the prefix may read it as rows. Move it elsewhere: nobody but the consumer writes there"
             }
             Kind::ObjectUnreadable | Kind::HashDiffers | Kind::RowCountDiffers => {
-                "The object is not what the consumer wrote: restore it from the bucket's versions"
+                "The object is not what the consumer wrote: restore it from the bucket's versions or a copy"
             }
             Kind::RowsOutside | Kind::RowsRepeated | Kind::RowsUnordered => {
                 "The invariant is broken: keep the objects, and report it with the output of `freshet verify --deep --json`"

@@ -80,7 +80,7 @@ impl<'s, S: Store> OpenLedger<'s, S> {
             Err(Error::stopped(expected, reason, cure.to_owned()))
         };
         if ledger.dataset != expected.dataset {
-            let cure = "Give each dataset a prefix of its own (lake.prefix, S3_OUTPUT_PREFIX)";
+            let cure = "Give each dataset a prefix of its own: lake.prefix in its file";
             return other("dataset", &ledger.dataset, &expected.dataset, cure);
         }
         if ledger.format != expected.format {
@@ -90,7 +90,7 @@ impl<'s, S: Store> OpenLedger<'s, S> {
         if let (Some(theirs), Some(ours)) = (&ledger.cluster, &expected.cluster)
             && theirs != ours
         {
-            let cure = "Offsets of two clusters do not mix: give the new cluster's lake a prefix of its own (S3_OUTPUT_PREFIX)";
+            let cure = "Offsets of two clusters do not mix: give the new cluster's lake a prefix of its own (lake.prefix), or, where the old cluster is gone for good, run `freshet ledger reset --cluster`";
             return other("cluster", theirs, ours, cure);
         }
         let mut anew: Option<&Record> = None;

@@ -99,7 +99,10 @@ impl Delivery {
         piece.invocations += 1;
         let error = match self.attempt(&piece).await? {
             Ok(response) => match self.failed_items(&response, &piece.records) {
-                Ok(failed) if failed.is_empty() => return self.commit(&piece.commit, piece.records.len()).await,
+                Ok(failed) if failed.is_empty() => {
+                    self.stats.lock().failures_in_a_row = 0;
+                    return self.commit(&piece.commit, piece.records.len()).await;
+                }
                 Ok(failed) => {
                     self.commit_before(&failed, &mut piece).await?;
                     format!("the function reported failed records from {failed:?} on")
@@ -177,6 +180,7 @@ impl Delivery {
         );
         let mut stats = self.stats.lock();
         stats.failures += 1;
+        stats.failures_in_a_row += 1;
         stats.last_error = Some(error.to_owned());
     }
 

@@ -12,6 +12,8 @@ pub struct EventSourceStats {
     pub invocations: u64,
     /// Attempts that failed, and commits that did.
     pub failures: u64,
+    /// Attempts that failed since the last one that did not, over all pollers.
+    pub failures_in_a_row: u64,
     /// Attempts that were not the first of their records.
     pub retries: u64,
     /// Records read from Kafka; some of them again, after a rebalance.
