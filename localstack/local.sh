@@ -40,21 +40,32 @@ ports_are_free() {
     done < <(published)
 }
 
-# The first service that is not as it should be, and where to look.
+# The service that failed, and where to look. Those that only wait for it are none.
 failed() {
-    local service state health code
+    local service state health code what
     compose --profile '*' ps --all || true
     while IFS=, read -r service state health code; do
-        [[ $state == running && ($health == healthy || -z $health) ]] && continue
-        [[ $state == exited && $code == 0 ]] && continue
-        stop "$service is $state${health:+, $health}${code:+ (exit status $code)}: look into make local-logs SERVICE=$service; then make local-up again, or make local-reset to begin anew"
+        case $state,$health,$code in
+        exited,*,0) continue ;;
+        exited,*) what="has ended with exit status $code" ;;
+        restarting,* | dead,*) what="is $state" ;;
+        *,unhealthy,*) what='is unhealthy' ;;
+        *) continue ;;
+        esac
+        stop "$service $what: look into make local-logs SERVICE=$service; then make local-up again, with make local-down before it for a new LocalStack"
     done < <(compose --profile '*' ps --all --format '{{.Service}},{{.State}},{{.Health}},{{.ExitCode}}')
-    stop 'the images could not be fetched, built or started: the lines above say why'
+    stop 'the images could not be fetched or built, or a service did not start: the lines above say why'
 }
 
 up() {
     docker_is_there
     ports_are_free
+    # What was in .env and no longer is: a gateway with real credentials among them.
+    local without
+    without=$(comm -23 <(compose --profile '*' config --services | sort) <(compose config --services | sort))
+    # Names of services, one a word.
+    # shellcheck disable=SC2086
+    [[ -z $without ]] || compose --profile '*' rm --stop --force $without >/dev/null 2>&1 || true
     trap 'echo; say "no longer waiting. What has started goes on: make local-status shows it, make local-down ends it"; exit 130' INT
     say 'building and starting (the first time: a quarter of an hour, most of it compiling)'
     compose up --detach --build --wait --wait-timeout "${WAIT:-900}" || failed
@@ -64,7 +75,7 @@ up() {
     published | while read -r service port; do
         case $service,$port in
         console,*) echo "  Kafka UI          http://localhost:$port" ;;
-        localstack,*) echo "  AWS               http://localhost:$port   aws --endpoint-url http://localhost:$port s3 ls" ;;
+        localstack,*) echo "  AWS               http://localhost:$port   AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test aws --endpoint-url http://localhost:$port s3 ls" ;;
         redpanda,"$(kafka_port)") echo "  Kafka             localhost:$port" ;;
         redpanda,*) echo "  schema registry   http://localhost:$port" ;;
         esac
@@ -79,12 +90,14 @@ kafka_port() { compose config | sed -n 's/.*external:\/\/localhost:\([0-9]*\).*/
 # LocalStack removes the functions' containers as it stops; what is left after it was killed would hold the network.
 end() {
     command -v docker >/dev/null && docker info >/dev/null 2>&1 || stop 'Docker does not answer, so that nothing of the stack can be running; start it to be sure'
-    compose stop localstack 2>/dev/null || true
+    # Whatever .env says: it may be wrong.
+    compose() { docker compose --env-file /dev/null "$@"; }
+    compose rm --stop --force --volumes localstack >/dev/null 2>&1 || true
     local left
     left=$(docker ps --all --quiet --filter label=freshet.function=1)
     # Container ids, one a word.
     # shellcheck disable=SC2086
-    [[ -z $left ]] || docker rm --force $left >/dev/null
+    [[ -z $left ]] || docker rm --force $left >/dev/null || true
     compose --profile '*' down --remove-orphans "$@"
 }
 
@@ -114,7 +127,8 @@ logs)
     docker_is_there
     case ${SERVICE:-} in
     producer | consumer) 
-        compose exec -T localstack awslocal logs filter-log-events --log-group-name "/aws/lambda/freshet-${DATASET:-names}-$SERVICE" \
+        dataset=$(compose config | sed -n 's/^ *DATASET: //p' | head -1)
+        compose exec -T localstack awslocal logs filter-log-events --log-group-name "/aws/lambda/freshet-$dataset-$SERVICE" \
             --start-time "$(($(date +%s) - 3600))000" --query 'events[].[message]' --output text
         ;;
     # One service, or all.
@@ -122,7 +136,7 @@ logs)
     esac
     ;;
 query)
-    [[ -n ${SQL:-} ]] || stop "no query: make local-query SQL='SELECT * FROM ${DATASET:-names} LIMIT 5'"
+    [[ -n ${SQL:-} ]] || stop "no query: make local-query SQL='SELECT * FROM names LIMIT 5'"
     is_running
     freshet query "$SQL"
     ;;

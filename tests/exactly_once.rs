@@ -273,6 +273,35 @@ async fn an_attempt_that_sees_the_epoch_move_stops() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_found_no_ledger_gives_up_when_one_of_a_later_life_came_to_be() {
+    // Its ledger's GET has answered that there is none; then a twin stores the first life, and the topic is made anew and reset.
+    for seen in [1, 2] {
+        let store = MemoryStore::new();
+        let old = store.gated();
+        let batch = event("texts", 0, &log(0..5));
+        let consumer = consumer(ndjson(), &old);
+        let attempt = Attempt::at(NOW);
+        let attempt = consumer.handle(&batch, &attempt);
+        let meanwhile = async {
+            let mut done = false;
+            for _ in 0..20 {
+                old.grant();
+                tokio::task::yield_now().await;
+                if old.requests() == seen && !done {
+                    done = true;
+                    deliver(&store, &log(0..5)).await.unwrap();
+                    set_ledger(&store, |l| (l.epoch, l.next_offset, l.newest_timestamp) = (1, 0, None));
+                }
+            }
+        };
+        let (result, ()) = tokio::join!(attempt, meanwhile);
+        assert!(message(result).contains("has come to epoch 1"), "after {seen} requests");
+        let stored: Vec<_> = rows(&store.bucket()).into_iter().map(|(id, _)| (id.epoch, id.offset)).collect();
+        assert_eq!(stored, (0..5).map(|o| (0, o)).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
 async fn accept_settles_a_false_alarm() {
     let store = MemoryStore::new();
     deliver(&store, &log(0..10)).await.unwrap();

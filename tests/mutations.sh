@@ -60,6 +60,7 @@ mutate 'look where a future first record would have led' $handler 's/if elsewher
 mutate 'wait while clocks may disagree' $ledger 's/if when == When::Unsure \{/if false {/'
 mutate 'stop when the topic was made anew' $ledger 's/if !repeat && when == When::Usual/if !repeat && false/'
 mutate 'the epoch fence' $ledger 's/if now\.ledger\.epoch != next\.epoch/if false/'
+mutate 'give up when a later life came to be meanwhile' $ledger 's/Some\(open\) if open\.ledger\.epoch != expected\.epoch/Some(open) if false \&\& open.ledger.epoch != expected.epoch/'
 mutate 'stop when the ledger was lost' $ledger 's/for directory in directories \{/for directory in directories.iter().take(0) {/'
 mutate 'the format is pinned' $ledger 's/if ledger\.format != expected\.format/if false/'
 mutate 'the cluster is pinned' $ledger 's/&& theirs != ours/&& theirs != ours && false/'

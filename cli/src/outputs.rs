@@ -38,7 +38,7 @@ impl Outputs {
         let text = std::fs::read_to_string(path).map_err(|e| {
             let path = path.display();
             Error::stopped(format!(
-                "cannot read {path}: {e}. Write it with `terraform -chdir=infra output -json > {path}`"
+                "cannot read {path}: {e}. It is what `terraform output -json` prints; in Docker `provision` writes it: make local-logs SERVICE=provision"
             ))
         })?;
         Outputs::parse(&text, path)
@@ -122,6 +122,6 @@ mod tests {
         let error = Outputs::parse("{}", Path::new("o.json")).unwrap_err().to_string();
         assert!(error.contains("terraform output -json"), "{error}");
         let error = Outputs::read(Path::new("/no/such/file")).unwrap_err().to_string();
-        assert!(error.contains("output -json >"), "{error}");
+        assert!(error.contains("output -json") && error.contains("SERVICE=provision"), "{error}");
     }
 }

@@ -26,7 +26,7 @@ fi
 # A bucket of one's own outlives LocalStack, and so must the key of its hashed columns: it is kept beside the outputs, until local-reset.
 keep_hash_key() {
     local file=${FRESHET_OUTPUTS%/*}/hash-key name=freshet-own/$dataset/hash-key answer arn
-    [[ -s $file ]] || (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$file")
+    [[ -s $file ]] || (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$file.unfinished" && mv "$file.unfinished" "$file")
     # On standard input: a command line can be read by everybody.
     answer=$(printf '{"Name":"%s","SecretString":"%s"}' "$name" "$(<"$file")" | secretsmanager CreateSecret)
     [[ $answer == *'"ARN"'* ]] || answer=$(printf '{"SecretId":"%s"}' "$name" | secretsmanager DescribeSecret)

@@ -12,9 +12,10 @@ use aws_config::SdkConfig;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use percent_encoding::percent_decode_str;
 use pipeline::aws::signed::{self, Answer, Client, Service};
 
 use crate::server::Server;
@@ -24,18 +25,33 @@ const SERVICE: Service = Service { id: "S3", name: "s3" };
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 /// Several times the largest data object: an event has 6 MB.
 const LARGEST_BODY: usize = 64 << 20;
-/// Belong to the signature, or to one connection.
-const OWN_HEADERS: [&str; 9] = [
-    "authorization",
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "transfer-encoding",
-    "x-amz-content-sha256",
-    "x-amz-date",
-    "x-amz-security-token",
+/// What a lake's readers and writers ask for, and nothing that changes the bucket, or names another one (`x-amz-copy-source`).
+const HEADERS: [&str; 8] = [
+    "content-type",
+    "content-md5",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-unmodified-since",
+    "range",
+    "x-amz-sdk-checksum-algorithm",
 ];
+const HEADER_PREFIXES: [&str; 2] = ["x-amz-checksum-", "x-amz-meta-"];
+/// Of a listing and of an object. `x-id` is the SDK's name of the operation.
+const READ_PARAMETERS: [&str; 10] = [
+    "continuation-token",
+    "delimiter",
+    "encoding-type",
+    "fetch-owner",
+    "list-type",
+    "max-keys",
+    "prefix",
+    "start-after",
+    "versionId",
+    "x-id",
+];
+/// Of an answer, belong to one connection.
+const OWN_HEADERS: [&str; 3] = ["connection", "content-length", "transfer-encoding"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -101,21 +117,46 @@ impl Upstream {
         Err(Error::Bucket { bucket: self.bucket.clone(), reason })
     }
 
-    /// Whether a path, with the bucket in it, is about this bucket.
-    fn owns(&self, path: &str) -> bool {
-        let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(self.bucket.as_str()));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    /// Whether a request reads or writes objects of this bucket, and does nothing else.
+    fn allows(&self, method: &Method, uri: &Uri) -> bool {
+        let Some(rest) = uri.path().strip_prefix('/').and_then(|path| path.strip_prefix(self.bucket.as_str())) else {
+            return false;
+        };
+        let key = match rest.strip_prefix('/') {
+            Some(key) => percent_decode_str(key).collect::<Vec<u8>>(),
+            None if rest.is_empty() => Vec::new(),
+            None => return false,
+        };
+        // Who normalises paths would be led elsewhere.
+        let climbs = key.split(|byte| *byte == b'/').any(|segment| segment == b"." || segment == b"..");
+        let known = |names: &[&str]| {
+            let parameters = uri.query().unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty());
+            parameters
+                .map(|parameter| parameter.split('=').next().unwrap_or_default())
+                .all(|name| names.contains(&name))
+        };
+        let allowed = match *method {
+            Method::GET | Method::HEAD => known(&READ_PARAMETERS),
+            Method::PUT => !key.is_empty() && known(&["x-id"]),
+            _ => false,
+        };
+        allowed && !climbs
     }
 }
 
 async fn pass_on(State(upstream): State<Arc<Upstream>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    if !upstream.owns(head.uri.path()) || ![Method::GET, Method::HEAD, Method::PUT].contains(&head.method) {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "AccessDenied",
-            "This gateway passes on GET, HEAD and PUT of its bucket alone.",
-        );
+    // The health check.
+    if head.uri.path() == "/" {
+        return match upstream.look().await {
+            Ok(()) => StatusCode::OK.into_response(),
+            Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string()),
+        };
+    }
+    let copies = head.headers.contains_key("x-amz-copy-source");
+    if !upstream.allows(&head.method, &head.uri) || copies {
+        let message = "This gateway reads, lists and writes objects of its bucket alone.";
+        return refuse(StatusCode::FORBIDDEN, "AccessDenied", message);
     }
     // Such a body has signatures in between, which would be stored with it.
     let hash = head.headers.get("x-amz-content-sha256").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -126,8 +167,10 @@ async fn pass_on(State(upstream): State<Arc<Upstream>>, request: Request) -> Res
         Ok(body) => body,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, "EntityTooLarge", &error.to_string()),
     };
+    let wanted = |name: &str| HEADERS.contains(&name) || HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let headers = head.headers.iter().filter(|(name, _)| wanted(name.as_str()));
     let headers: Vec<(&str, &str)> =
-        passed_on(&head.headers).filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect();
+        headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect();
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     match upstream.client.send(head.method.clone(), path, &headers, body, TIME_LIMIT).await {
         Ok(answer) => answered(answer, &head.method),
@@ -143,14 +186,10 @@ async fn pass_on(State(upstream): State<Arc<Upstream>>, request: Request) -> Res
     }
 }
 
-fn passed_on(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &axum::http::HeaderValue)> {
-    headers.iter().filter(|(name, _)| !OWN_HEADERS.contains(&name.as_str()))
-}
-
 fn answered(answer: Answer, method: &Method) -> Response {
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    for (name, value) in passed_on(&answer.headers) {
+    for (name, value) in answer.headers.iter().filter(|(name, _)| !OWN_HEADERS.contains(&name.as_str())) {
         response.headers_mut().append(name, value.clone());
     }
     // The length of the object that a HEAD is about, which has no body to count.

@@ -42,7 +42,7 @@ async fn every_service_is_pinned_bounded_restarted_and_checked() {
         assert_eq!(service["networks"].as_object().unwrap().keys().collect::<Vec<_>>(), ["freshet"], "{name}");
         // One that ends has nothing to be checked, and is not to begin again by itself.
         let ends = name == "provision";
-        assert_eq!(service["restart"], if ends { "no" } else { "unless-stopped" }, "{name}");
+        assert_eq!(service["restart"], if ends { "no" } else { "on-failure:3" }, "{name}");
         assert_eq!(service["healthcheck"].is_null(), ends, "{name}");
         for (needed, how) in service["depends_on"].as_object().into_iter().flatten() {
             let ended = needed == "provision";
@@ -50,6 +50,9 @@ async fn every_service_is_pinned_bounded_restarted_and_checked() {
             assert_eq!(how["condition"], condition, "{name} needs {needed}");
         }
     }
+    // rpk takes `--set KEY=VALUE` in two arguments, and hands anything else to the broker, which does not know it.
+    let flags = compose.service("redpanda")["command"].as_array().unwrap().iter().filter(|word| *word == "--set");
+    assert_eq!((flags.count(), compose.service("redpanda")["command"].to_string().contains("--set=")), (2, false));
     // `docker compose up --wait` counts a service that has ended as failed, unless a running one waits for that.
     assert!(compose.service("event-source")["depends_on"]["provision"].is_object());
     // A container that LocalStack starts is in a network by its name.

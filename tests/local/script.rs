@@ -15,12 +15,13 @@ echo "$*" >>"$FAKE_LOG"
 case "$*" in
 'compose version --short') [ -z "$FAKE_NO_COMPOSE" ] && echo "${FAKE_VERSION:-2.40.3}" ;;
 info) [ -z "$FAKE_NO_DAEMON" ] ;;
-*'config --quiet' | *config) shift; exec "$REAL_COMPOSE" --env-file "$FAKE_ENV" "$@" ;;
+*'config --quiet' | *config | *'config --services') shift; exec "$REAL_COMPOSE" --env-file "$FAKE_ENV" "$@" ;;
 'compose ps --services --status running') echo "$FAKE_RUNNING" | tr ' ' '\n' ;;
 *'ps --all --format {{.Service}}'*) echo "$FAKE_STATES" | tr ' ' '\n' ;;
 'compose up'*) [ -z "$FAKE_SLOW" ] || sleep 30; [ -z "$FAKE_STATES" ] ;;
 'compose exec -T event-source freshet'*) echo 'ok  lake'; [ -z "$FAKE_NO_ROWS" ] ;;
 'ps --all --quiet --filter label=freshet.function=1') echo "$FAKE_LEFT" | tr ' ' '\n' ;;
+'rm --force'*) [ -z "$FAKE_RM_FAILS" ] ;;
 *) : ;;
 esac
 "#;
@@ -137,12 +138,22 @@ fn up_waits_for_records_and_says_where_everything_is() {
 #[test]
 fn up_names_the_service_that_failed_and_its_log() {
     let Some(docker) = Docker::new() else { return };
-    let states = "localstack,running,healthy,0 redpanda,running,healthy,0 provision,exited,,1 event-source,created,,0";
-    let message = docker.refused("up", &[("FAKE_STATES", states)]);
-    assert!(
-        message.contains("provision is exited (exit status 1): look into make local-logs SERVICE=provision"),
-        "{message}"
-    );
+    // Sorted by name, as Compose does it.
+    let states = |console, localstack, provision, redpanda| {
+        format!(
+            "console,{console} event-source,created,,0 localstack,{localstack} provision,{provision} redpanda,{redpanda}"
+        )
+    };
+    let (well, ended) = ("running,healthy,0", "exited,,1");
+    for (states, culprit) in [
+        (states(well, well, ended, well), "provision has ended with exit status 1"),
+        (states("created,,0", well, "created,,0", "restarting,,1"), "redpanda is restarting"),
+        (states(well, "running,unhealthy,0", "created,,0", well), "localstack is unhealthy"),
+    ] {
+        let message = docker.refused("up", &[("FAKE_STATES", &states)]);
+        let service = culprit.split(' ').next().unwrap();
+        assert!(message.contains(&format!("{culprit}: look into make local-logs SERVICE={service};")), "{message}");
+    }
     let message = docker.refused("up", &[("FAKE_NO_ROWS", "1"), RUNS]);
     assert!(message.contains("docs/RUNBOOK.md"), "{message}");
 }
@@ -170,12 +181,15 @@ fn down_and_reset_leave_no_container_and_down_keeps_the_topic() {
     let down = docker.run("down", &[("FAKE_LEFT", "c1 c2")]);
     assert!(down.status.success(), "{down:?}");
     let asked = docker.asked();
-    let [stop, remove, end] = ["compose stop localstack", "rm --force c1 c2", "down --remove-orphans"]
+    let [stop, remove, end] = ["rm --stop --force --volumes localstack", "rm --force c1 c2", "down --remove-orphans"]
         .map(|call| asked.find(call).unwrap_or_else(|| panic!("{call} is missing: {asked}")));
-    assert!(stop < remove && remove < end && !asked.contains("--volumes"), "{asked}");
+    assert!(stop < remove && remove < end && !asked.contains("orphans --volumes"), "{asked}");
     // Also where nothing runs, and nothing was left.
     assert!(docker.run("reset", &[]).status.success());
-    assert!(docker.asked().contains("compose --profile * down --remove-orphans --volumes"));
+    assert!(docker.asked().contains("--profile * down --remove-orphans --volumes"));
+    // A .env that is wrong, and containers that go while they are removed.
+    std::fs::write(docker.path("env"), "KAFKA_PORT=ninety\n").unwrap();
+    assert!(docker.run("reset", &[("FAKE_LEFT", "c1"), ("FAKE_RM_FAILS", "1")]).status.success());
     assert!(docker.refused("reset", &[("FAKE_NO_DAEMON", "1")]).contains("Docker does not answer"));
 }
 

@@ -70,11 +70,41 @@ async fn it_passes_on_nothing_but_its_own_bucket() {
     let real = sdk(&s3.endpoint(), s3.access_key(), s3.secret_key()).await;
     let gateway = S3Gateway::start(LOOPBACK, &real, None, "mine").await.unwrap();
     let error = store(&gateway, "mine-too").await.list("", None).await.unwrap_err().to_string();
-    assert!(error.contains("its bucket alone"), "{error}");
+    assert!(error.contains("of its bucket alone"), "{error}");
     let sdk = sdk(&gateway.endpoint(), "any", "any").await;
     let client = pipeline::aws::s3(&sdk, &S3Config { path_style: true, ..S3Config::default() });
     let deleted = client.delete_object().bucket("mine").key("k").send().await.unwrap_err();
     assert_eq!(deleted.raw_response().unwrap().status().as_u16(), 403);
+    // Reads another bucket by writing into this one.
+    let copied = client.copy_object().bucket("mine").key("k").copy_source("mine-too/secret").send().await.unwrap_err();
+    assert_eq!(copied.raw_response().unwrap().status().as_u16(), 403);
+    for (method, path) in [
+        ("PUT", "/mine"),
+        ("PUT", "/mine?policy"),
+        ("PUT", "/mine/k?acl"),
+        ("GET", "/mine?policy"),
+        ("GET", "/mine/../mine-too/k"),
+        ("GET", "/mine/%2e%2e/mine-too/k"),
+        ("GET", "/mine/%2E%2E%2Fmine-too/k"),
+        ("GET", "//mine/k"),
+        ("POST", "/mine/k?uploads"),
+    ] {
+        assert_eq!(raw(&gateway, method, path).await, 403, "{method} {path}");
+    }
+    assert_eq!(raw(&gateway, "GET", "/").await, 200, "its health");
+}
+
+/// The status of an answer to a request as it stands.
+async fn raw(gateway: &S3Gateway, method: &str, path: &str) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = gateway.endpoint().replace("http://", "");
+    let mut connection = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 #[tokio::test]
