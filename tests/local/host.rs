@@ -91,11 +91,11 @@ async fn localstack_takes_the_configuration_and_its_s3_keeps_the_conditions() {
     assert_eq!(listening_beyond_the_loopback(&localstack.endpoint()), Vec::<String>::new());
 }
 
-/// How many of sixteen attempts on one key succeed.
+/// How many of sixteen attempts on one key succeed. No two bodies of a key are the same: their ETags would be, too.
 async fn winners(store: &S3Store, key: &str, condition: &Condition) -> usize {
     let attempt = |n: usize| PutRequest {
         key: key.to_owned(),
-        body: Bytes::from(format!("{{\"attempt\":{n}}}")),
+        body: Bytes::from(format!("attempt {n} with {condition:?}")),
         content_type: "application/json",
         metadata: HashMap::new(),
         condition: condition.clone(),

@@ -161,7 +161,11 @@ fn up_names_the_service_that_failed_and_its_log() {
 #[test]
 fn an_interrupted_up_says_that_the_stack_goes_on() {
     let Some(docker) = Docker::new() else { return };
-    let mut command = docker.command("up", &[("FAKE_SLOW", "1")]);
+    let script = docker.command("up", &[("FAKE_SLOW", "1")]);
+    // As from a terminal: a test that was started in the background ignores the signal, and so would the script.
+    let mut command = Command::new("perl");
+    command.args(["-e", "$SIG{INT} = 'DEFAULT'; exec @ARGV"]).arg(script.get_program()).args(script.get_args());
+    command.env_clear().envs(script.get_envs().filter_map(|(name, value)| Some((name, value?))));
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.stdout(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
