@@ -2,6 +2,7 @@
 //!
 //! - `cloud`: an AWS emulator and Athena's engine in AWS's place
 //! - `exactly_once`: the consumer's handler over a store in memory, one claim a test
+//! - `guarantees`: docs/GUARANTEES.md names tests that exist
 //! - `histories`: the same handler under interleaved attempts, crashes and late requests, chosen by proptest
 //! - `local`: docker-compose.yaml and its commands, without Docker
 //! - `memory`: a full event in a process that is limited to 128 MB
@@ -10,6 +11,7 @@
 
 mod cloud;
 mod exactly_once;
+mod guarantees;
 mod histories;
 mod local;
 mod memory;
