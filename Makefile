@@ -108,6 +108,7 @@ cloud-test: toolchain perl broker infra-test cloud-tools ## Apply infra/ to an e
 cloud-tools:
 	@$(MAKE) build ARCH=$(HOST_ARCH) || tests/cloud/skip.sh 'the functions are not built for Lambda: the lines above say why'
 	@tests/cloud/tools.sh ministack || tests/cloud/skip.sh 'the emulator is not there: the line above says why'
+	@tests/cloud/tools.sh kafka || tests/cloud/skip.sh 'Apache Kafka is not there: the line above says why'
 	@tests/cloud/tools.sh localstack || tests/cloud/skip.sh 'LocalStack is not there: the line above says why'
 	@tests/cloud/tools.sh compose || tests/cloud/skip.sh 'docker-compose.yaml is not read: the line above says why'
 	@tests/cloud/tools.sh trino || tests/cloud/skip.sh "Athena's engine is not there: the line above says why"

@@ -1,5 +1,6 @@
 //! One binary for all behaviours that cross a crate's border.
 //!
+//! - `brokers`: three Apache Kafka brokers, and what can happen to them
 //! - `cloud`: an AWS emulator and Athena's engine in AWS's place
 //! - `exactly_once`: the consumer's handler over a store in memory, one claim a test
 //! - `guarantees`: docs/GUARANTEES.md names tests that exist
@@ -9,6 +10,7 @@
 //! - `packaging`: the zips that `make build` makes for Lambda
 //! - `whole_way`: real binaries over the Lambda Runtime API, Kafka and S3, read back by SQL and verify
 
+mod brokers;
 mod cloud;
 mod exactly_once;
 mod guarantees;

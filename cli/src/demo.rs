@@ -106,7 +106,7 @@ async fn demo(dataset: &str, args: &DemoArgs, out: &mut dyn Write) -> Result<Exi
     if args.records.is_some() || args.chaos {
         measured(&stack, &args.folder, &produced, wall, out)?;
     }
-    let kafka = kafka::connect(&stack.broker.bootstrap_servers(), &lake.sdk).await?;
+    let kafka = kafka::connect(&stack.bootstrap_servers(), &lake.sdk).await?;
     let report = verify(&lake, &VerifyOptions { deep: true, kafka: Some(kafka), ..VerifyOptions::default() }).await?;
     writeln!(out, "freshet verify --deep\n{}", report.to_text())?;
 

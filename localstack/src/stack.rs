@@ -68,6 +68,8 @@ pub struct StackConfig {
     /// The folder of the binaries `producer` and `consumer`.
     pub binaries: PathBuf,
     pub broker: PathBuf,
+    /// Brokers that run already, `host:port`, comma-separated, instead of the embedded one.
+    pub kafka: Option<String>,
     pub source: Source,
     pub producer: Vec<(String, String)>,
     pub consumer: Vec<(String, String)>,
@@ -88,6 +90,7 @@ impl StackConfig {
             dataset: "names".to_owned(),
             binaries: binaries.into(),
             broker: broker.into(),
+            kafka: None,
             source: Source::People { options: ApiOptions { distinct: true, ..ApiOptions::default() }, results: 10 },
             producer: Vec::new(),
             consumer: Vec::new(),
@@ -105,7 +108,8 @@ impl StackConfig {
 pub struct Stack {
     pub dataset: Dataset,
     pub api: Option<Api>,
-    pub broker: Broker,
+    broker: Option<Broker>,
+    bootstrap_servers: String,
     pub s3: S3Server,
     pub glue: GlueServer,
     pub producer: Function,
@@ -119,7 +123,14 @@ impl Stack {
         let objects = config.folder.join("s3");
         std::fs::create_dir_all(&objects).map_err(|source| Error::Folder { path: objects.clone(), source })?;
 
-        let broker = Broker::start(&config.broker).await?;
+        let (broker, bootstrap_servers) = match &config.kafka {
+            Some(servers) => (None, servers.clone()),
+            None => {
+                let broker = Broker::start(&config.broker).await?;
+                let servers = broker.bootstrap_servers();
+                (Some(broker), servers)
+            }
+        };
         let s3 = S3Server::start(&objects, BUCKET).await?;
         let glue = GlueServer::start(&config.folder.join("catalog.json")).await?;
         create_table(&glue, &dataset)?;
@@ -146,7 +157,7 @@ impl Stack {
             Function::start(FunctionConfig { environment, timeout, log, ..FunctionConfig::new(name, binary) })
         };
         let producer_environment = vec![
-            ("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap_servers()),
+            ("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers.clone()),
             ("TOPIC_REPLICATION_FACTOR", "1".to_owned()),
             ("API_URL", url),
             ("HASH_KEY", random_key()?),
@@ -168,11 +179,11 @@ impl Stack {
                 resize_retries: config.resize_retries,
                 event_source: EventSourceKind::Msk { cluster_arn: CLUSTER_ARN.to_owned() },
                 retry_backoff_cap: Duration::from_secs(1),
-                ..EventSourceConfig::new(topic, broker.bootstrap_servers(), format!("freshet-{}", dataset.name))
+                ..EventSourceConfig::new(topic, &bootstrap_servers, format!("freshet-{}", dataset.name))
             },
             invoker(&consumer),
         )?;
-        Ok(Stack { dataset, api, broker, s3, glue, producer, consumer, event_source })
+        Ok(Stack { dataset, api, broker, bootstrap_servers, s3, glue, producer, consumer, event_source })
     }
 
     /// Ends the event source, the functions, and then what they speak to.
@@ -186,7 +197,15 @@ impl Stack {
         }
         glue.stop().await;
         s3.stop().await;
-        Ok(broker.stop().await?)
+        match broker {
+            Some(broker) => Ok(broker.stop().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// The address of Kafka, as clients take it.
+    pub fn bootstrap_servers(&self) -> String {
+        self.bootstrap_servers.clone()
     }
 }
 

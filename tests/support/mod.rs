@@ -4,6 +4,7 @@ pub mod aws_api;
 pub mod compose;
 pub mod events;
 pub mod iam;
+pub mod kafka;
 pub mod localstack;
 pub mod memory_store;
 pub mod ministack;

@@ -81,7 +81,8 @@ impl Drop for Server {
     }
 }
 
-fn guarded(log: &Path) -> Command {
+/// A command whose process ends when its stdin does: when it is dropped, and when the test is killed.
+pub fn guarded(log: &Path) -> Command {
     use std::os::unix::process::CommandExt;
     let file = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
     let mut command = Command::new("/bin/sh");

@@ -77,7 +77,7 @@ impl TestStack {
     /// Checks the lake to the last row, against the topic too, and returns the number of rows.
     pub async fn verify(&self) -> u64 {
         let lake = self.lake().await;
-        let kafka = freshet::kafka::connect(&self.stack.broker.bootstrap_servers(), &lake.sdk).await.unwrap();
+        let kafka = freshet::kafka::connect(&self.stack.bootstrap_servers(), &lake.sdk).await.unwrap();
         let options = freshet::verify::VerifyOptions { deep: true, kafka: Some(kafka), ..Default::default() };
         let report = freshet::verify::verify(&lake, &options).await.unwrap();
         assert!(report.findings.is_empty(), "{}", report.to_text());
@@ -98,7 +98,7 @@ impl TestStack {
     pub async fn publish(&self, values: &[Option<&[u8]>]) {
         use rdkafka::producer::{FutureProducer, FutureRecord};
         let mut config = rdkafka::ClientConfig::new();
-        config.set("bootstrap.servers", self.stack.broker.bootstrap_servers());
+        config.set("bootstrap.servers", self.stack.bootstrap_servers());
         let producer: FutureProducer = config.create().unwrap();
         for value in values {
             let record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.stack.dataset.topic.name);
