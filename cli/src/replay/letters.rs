@@ -71,26 +71,27 @@ pub struct Letters {
 
 pub async fn collect<S: Store>(store: &S, layout: &Layout) -> Result<Letters, Error> {
     let listed = store.list(&layout.dead_letters_prefix(), None).await?;
-    let read: Vec<(Arc<str>, Result<Vec<Letter>, String>)> = stream::iter(listed)
-        .map(|listed| async move {
-            let object: Arc<str> = listed.key.into();
-            let letters = read(store, &object).await?;
-            let light = letters.map(|all| all.into_iter().map(|letter| Letter::of(letter, &object)).collect());
-            Ok::<_, Error>((object, light))
-        })
-        .buffered(READS_AT_ONCE)
-        .try_collect()
-        .await?;
+    let read: Vec<Letters> =
+        stream::iter(listed).map(|listed| of_object(store, listed.key)).buffered(READS_AT_ONCE).try_collect().await?;
     let (mut found, mut known) = (Letters::default(), BTreeSet::new());
-    for (object, letters) in read {
-        match letters {
-            // Letters are stored at least once.
-            Ok(letters) => found.letters.extend(letters.into_iter().filter(|letter| known.insert(letter.id.clone()))),
-            Err(reason) => found.unreadable.push(format!("{object} {reason}")),
-        }
+    for Letters { letters, unreadable } in read {
+        // Letters are stored at least once.
+        found.letters.extend(letters.into_iter().filter(|letter| known.insert(letter.id.clone())));
+        found.unreadable.extend(unreadable);
     }
     found.letters.sort_by(|a, b| (a.timestamp, a.place, &a.id).cmp(&(b.timestamp, b.place, &b.id)));
     Ok(found)
+}
+
+async fn of_object<S: Store>(store: &S, key: String) -> Result<Letters, Error> {
+    let object: Arc<str> = key.into();
+    Ok(match read(store, &object).await? {
+        Ok(letters) => {
+            let letters = letters.into_iter().map(|letter| Letter::of(letter, &object)).collect();
+            Letters { letters, unreadable: Vec::new() }
+        }
+        Err(reason) => Letters { letters: Vec::new(), unreadable: vec![format!("{object} {reason}")] },
+    })
 }
 
 async fn read<S: Store>(store: &S, object: &str) -> Result<Result<Vec<DeadLetter>, String>, Error> {
