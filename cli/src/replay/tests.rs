@@ -144,6 +144,8 @@ struct Process<'a> {
     /// Dies when so many records were produced.
     dies_behind: Option<usize>,
     gate: Option<Arc<Gate>>,
+    /// The last record of a batch is not acknowledged, but still on its way.
+    wire: Option<Arc<Mutex<Option<Record>>>>,
 }
 
 #[derive(Default)]
@@ -162,6 +164,7 @@ impl<'a> Process<'a> {
             dies_at: None,
             dies_behind: None,
             gate: None,
+            wire: None,
         }
     }
 
@@ -252,7 +255,13 @@ impl Topic for Process<'_> {
             gate.open.notified().await;
         }
         let mut outcomes = Vec::new();
-        for record in records {
+        let last = records.len() - 1;
+        for (number, record) in records.into_iter().enumerate() {
+            if let Some(wire) = self.wire.as_ref().filter(|_| number == last) {
+                *wire.lock().unwrap() = Some(record);
+                outcomes.push(Outcome::Unknown("no answer".into()));
+                continue;
+            }
             let mut replayed = self.topic.replayed.lock().unwrap();
             if self.dies_behind == Some(replayed.len()) {
                 self.dead.store(true, Ordering::SeqCst);
@@ -349,6 +358,24 @@ async fn a_run_that_is_halted_is_taken_over_and_sends_nothing_when_it_wakes() {
     gate.open.notify_one();
     halted.await.unwrap_err();
     check_each_once(&store, &topic, "both").await;
+}
+
+#[tokio::test]
+async fn what_arrives_late_of_a_run_that_failed_is_waited_for_and_found() {
+    let (store, topic) = (lake(), MemoryTopic::default());
+    let (wire, filter) = (Arc::new(Mutex::new(None)), Filter::default());
+    let failed = Process { wire: Some(wire.clone()), ..Process::new(&store, &topic) };
+    let message = failed.run(&filter).await.unwrap_err().to_string();
+    assert!(message.contains("Kafka did not acknowledge 1 letter, the first because: no answer"), "{message}");
+    let arrives = async {
+        tokio::time::sleep(PACE.send_within).await;
+        topic.replayed.lock().unwrap().push(wire.lock().unwrap().take().unwrap());
+    };
+    let next = Process::new(&store, &topic);
+    let (summary, ()) = tokio::join!(next.run(&filter), arrives);
+    let summary = summary.unwrap();
+    assert_eq!((summary.replayed, summary.found), (3, 2));
+    check_each_once(&store, &topic, "a late record").await;
 }
 
 #[tokio::test]
