@@ -9,6 +9,7 @@ locals {
       data         = d.lake.prefix
       dead_letters = "${d.lake.prefix}_dead_letters"
       ledger       = "_ledger/${d.lake.prefix}"
+      replay       = "_replay/${d.lake.prefix}"
     }
   }
   query_results_prefix = "_athena/${var.name}"
@@ -37,12 +38,12 @@ locals {
         }
       },
       {
-        # A ledger is created, or moved on from the version that was read; both conditions absent is what is refused.
+        # A ledger, and what a replay remembers, is created, or moved on from the version that was read; both conditions absent is what is refused.
         Sid       = "LedgerOnlyOnCondition"
         Effect    = "Deny"
         Principal = "*"
         Action    = ["s3:PutObject"]
-        Resource  = [for p in local.prefixes : "${local.bucket_arn}/${p.ledger}/*"]
+        Resource  = flatten([for p in local.prefixes : ["${local.bucket_arn}/${p.ledger}/*", "${local.bucket_arn}/${p.replay}/*"]])
         Condition = {
           Null = { "s3:if-none-match" = "true", "s3:if-match" = "true" }
           Bool = { "s3:ObjectCreationOperation" = "true" }

@@ -8,6 +8,7 @@
 //! - `local`: docker-compose.yaml and its commands, without Docker
 //! - `memory`: a full event in a process that is limited to 128 MB
 //! - `packaging`: the zips that `make build` makes for Lambda
+//! - `replay`: dead letters back to the topic on the whole stack, with crashes at each step
 //! - `whole_way`: real binaries over the Lambda Runtime API, Kafka and S3, read back by SQL and verify
 
 mod brokers;
@@ -18,5 +19,6 @@ mod histories;
 mod local;
 mod memory;
 mod packaging;
+mod replay;
 mod support;
 mod whole_way;

@@ -172,6 +172,11 @@ fn asked(out: &mut dyn Write) -> Result<bool, Error> {
     if !std::io::stdin().is_terminal() {
         return Err(Error::stopped("nothing was changed: there is no terminal to ask. Add --yes to do it"));
     }
+    ask(out)
+}
+
+/// The answer of the person at the terminal.
+pub(crate) fn ask(out: &mut dyn Write) -> Result<bool, Error> {
     write!(out, "Proceed? [y/N] ")?;
     out.flush()?;
     let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! `freshet`: SQL over the lake, proof that it is whole, care of its ledgers, and the stack on one machine.
+//! `freshet`: SQL over the lake, proof that it is whole, care of its ledgers and dead letters, and the stack on one machine.
 //!
 //! One file a command; [`lake`] says which lake, [`kafka`] and [`catalog`] are the two other places that commands ask.
 
@@ -14,6 +14,7 @@ pub mod ledger;
 mod memory;
 pub mod outputs;
 pub mod query;
+pub mod replay;
 pub mod stand_ins;
 pub mod status;
 pub mod text;
@@ -47,6 +48,7 @@ pub enum Command {
     Query(query::QueryArgs),
     Verify(verify::VerifyArgs),
     Ledger(ledger::LedgerArgs),
+    Replay(replay::ReplayArgs),
     Status(status::StatusArgs),
     Invoke(invoke::InvokeArgs),
     EventSource(event_source::EventSourceArgs),
@@ -61,6 +63,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Error> {
         Command::Query(args) => query::run(&cli.lake, &args, out).await,
         Command::Verify(args) => verify::run(&cli.lake, &args, out).await,
         Command::Ledger(args) => ledger::run(&cli.lake, &args, out).await,
+        Command::Replay(args) => replay::run(&cli.lake, &args, out).await,
         Command::Status(args) => status::run(&cli.lake, &args, out).await,
         Command::Invoke(args) => invoke::run(&cli.lake, &args, out).await,
         Command::EventSource(args) => event_source::run(&args, out).await,

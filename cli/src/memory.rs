@@ -56,7 +56,8 @@ impl Store for MemoryStore {
         }
         let PutRequest { key, body, metadata, .. } = request;
         self.place(&key, body, metadata);
-        Ok(Put::Stored { etag: String::new() })
+        let version = self.objects.lock().unwrap().get(&key).map_or(0, |(version, _)| *version);
+        Ok(Put::Stored { etag: etag(version) })
     }
 
     async fn list(&self, prefix: &str, limit: Option<usize>) -> Result<Vec<Listed>, StoreError> {

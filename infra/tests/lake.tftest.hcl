@@ -75,7 +75,7 @@ run "the_bucket_is_private_and_written_on_condition_only" {
       Effect    = "Deny"
       Principal = "*"
       Action    = ["s3:PutObject"]
-      Resource  = ["arn:aws:s3:::freshet-lake-111122223333-eu-central-1/_ledger/names/*"]
+      Resource  = ["arn:aws:s3:::freshet-lake-111122223333-eu-central-1/_ledger/names/*", "arn:aws:s3:::freshet-lake-111122223333-eu-central-1/_replay/names/*"]
       Condition = { Bool = { "s3:ObjectCreationOperation" = "true" }, Null = { "s3:if-none-match" = "true", "s3:if-match" = "true" } }
     }
     error_message = "A ledger could be replaced without having been read: ${aws_s3_bucket_policy.lake[0].policy}"

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use datafusion::arrow::array::{Array, Int32Array, Int64Array};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use pipeline::lake::DataKey;
+use pipeline::lake::{DataKey, DeadLetter};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -46,6 +46,11 @@ pub fn read_letters(body: &[u8]) -> Result<Runs, String> {
     }
     let letters: Vec<Letter> = lines(&unpacked("json.gz", body)?)?;
     Ok(Runs::of(letters.into_iter().filter_map(|letter| letter.offset).collect()).0)
+}
+
+/// The letters of a dead-letter object, whole.
+pub fn whole_letters(body: &[u8]) -> Result<Vec<DeadLetter>, String> {
+    lines(&unpacked("json.gz", body)?)
 }
 
 fn parquet(body: Bytes) -> Result<Vec<Origin>, String> {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use crate::dataset::{Dataset, check_prefix};
 use crate::datasets;
+use crate::lake::REPLAYS;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration is wrong:\n{}\ndocs/CONFIGURATION.md explains each variable", .0.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n"))]
@@ -142,11 +143,12 @@ impl LakeConfig {
             env.problem("S3_OUTPUT_PREFIX", format!("is wrong: {reason}"));
         }
         let ledger_prefix = env.or("S3_CHECKPOINT_PREFIX", "_ledger").trim_end_matches('/').to_owned();
-        // Neither among the table's files, nor where a lifecycle rule deletes.
-        let beside = [format!("{prefix}/"), format!("{prefix}_dead_letters/")];
+        // Neither among the table's files, nor where a lifecycle rule deletes, nor among what replays keep.
+        let beside = [format!("{prefix}/"), format!("{prefix}_dead_letters/"), REPLAYS.to_owned()];
         if ledger_prefix.is_empty() || beside.iter().any(|taken| format!("{ledger_prefix}/").starts_with(taken)) {
-            let reason =
-                format!("is `{ledger_prefix}`, inside `{prefix}` or its dead letters; expected a prefix beside them");
+            let reason = format!(
+                "is `{ledger_prefix}`, inside `{prefix}`, its dead letters or `_replay`; expected a prefix beside them"
+            );
             env.problem("S3_CHECKPOINT_PREFIX", reason);
         }
         LakeConfig {
@@ -186,10 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn ledgers_inside_the_tables_prefix_are_refused() {
-        let mut env = env(&[("S3_BUCKET", "b"), ("S3_CHECKPOINT_PREFIX", "names/_ledger")]);
-        let choice = DatasetChoice::read(&mut env);
-        LakeConfig::read(&mut env, choice.as_ref().map(|c| &c.dataset));
-        assert!(env.finish(()).unwrap_err().to_string().contains("S3_CHECKPOINT_PREFIX"));
+    fn ledgers_inside_the_tables_prefix_or_among_replays_are_refused() {
+        for prefix in ["names/_ledger", "_replay"] {
+            let mut env = env(&[("S3_BUCKET", "b"), ("S3_CHECKPOINT_PREFIX", prefix)]);
+            let choice = DatasetChoice::read(&mut env);
+            LakeConfig::read(&mut env, choice.as_ref().map(|c| &c.dataset));
+            assert!(env.finish(()).unwrap_err().to_string().contains("S3_CHECKPOINT_PREFIX"));
+        }
     }
 }

@@ -8,6 +8,8 @@ mod s3_store;
 mod schema;
 mod store;
 
+pub(crate) use key::REPLAYS;
+
 pub use dead_letter::{DeadLetter, Header, to_ndjson};
 pub use key::{DataKey, Directory, Layout, LettersKey};
 pub use ledger::Ledger;

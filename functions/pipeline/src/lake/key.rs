@@ -7,6 +7,8 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 
 const HOUR_MS: i64 = 3_600_000;
+/// What `freshet replay` keeps. No lake's prefix begins with `_`.
+pub(crate) const REPLAYS: &str = "_replay/";
 
 /// A Hive directory of the lake, `dt=YYYY-MM-DD/hour=HH` in UTC. Ordered by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,6 +151,16 @@ impl Layout {
     /// All ledgers of the lake lie under this prefix.
     pub fn ledgers(&self) -> String {
         format!("{}/{}/", self.ledger_prefix, self.prefix)
+    }
+
+    /// `_replay/<prefix>/<name>.json`: the lock and the batches of `freshet replay`.
+    pub fn replay(&self, name: &str) -> String {
+        format!("{}{name}.json", self.replays())
+    }
+
+    /// The lock and all batches lie under this prefix; so do those of a lake whose prefix begins with this one's.
+    pub fn replays(&self) -> String {
+        format!("{REPLAYS}{}/", self.prefix)
     }
 
     /// `<prefix>_dead_letters/dt=YYYY-MM-DD/<name>.json.gz`; names of the consumer's letters come from
