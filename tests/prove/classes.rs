@@ -141,9 +141,8 @@ impl Class {
             _ => (Vec::new(), 0.0, LATENCY),
         };
         bench.proxy.follow(Plan { seed, faults, rate, latency });
-        match self {
-            Class::Halted | Class::Everything => bench.attempts.set_patience(Some(IMPATIENT)),
-            _ => {}
+        if matches!(self, Class::Halted | Class::Everything) {
+            bench.attempts.set_patience(Some(IMPATIENT));
         }
     }
 

@@ -285,18 +285,20 @@ fn is_glue(head: &Parts) -> bool {
 /// What the consumer asks for, in its own words.
 fn operation(head: &Parts) -> &'static str {
     let path = head.uri.path();
-    match &head.method {
-        _ if is_glue(head) => match head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
+    if is_glue(head) {
+        return match head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
             Some("AWSGlue.GetTable") => "Glue GetTable",
             Some("AWSGlue.CreatePartition") => "Glue CreatePartition",
             _ => "Glue",
-        },
-        &Method::HEAD => "HEAD object",
-        &Method::GET if head.uri.query().is_some_and(|query| query.contains("list-type=")) => "LIST",
-        &Method::GET if path.contains("/_ledger/") => "GET ledger",
-        &Method::PUT if path.contains("/_ledger/") => "PUT ledger",
-        &Method::PUT if path.contains("_dead_letters/") => "PUT dead letters",
-        &Method::PUT => "PUT object",
+        };
+    }
+    match head.method {
+        Method::HEAD => "HEAD object",
+        Method::GET if head.uri.query().is_some_and(|query| query.contains("list-type=")) => "LIST",
+        Method::GET if path.contains("/_ledger/") => "GET ledger",
+        Method::PUT if path.contains("/_ledger/") => "PUT ledger",
+        Method::PUT if path.contains("_dead_letters/") => "PUT dead letters",
+        Method::PUT => "PUT object",
         _ => "other",
     }
 }
