@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use self::attempts::Counts;
 use self::bench::{Bench, TIME_OUT};
-use self::classes::{Class, PROCESSES_AND_SOURCE, REQUESTS};
+use self::classes::{Class, PROCESSES_AND_SOURCE, REQUESTS, until};
 use self::comparison::{Comparison, compare};
 use crate::support::fault_proxy::{Fault, Injected};
 
@@ -120,6 +120,8 @@ async fn prove(bench: &mut Bench, seed: u64, number: usize, class: Class, time: 
     let (since, before) = (bench.topic.next_day(), bench.attempts.counts());
     class.begin(bench, rng.u64(..)).await;
     let feed = bench.topic.feed(number, class.padding(), rng.fork());
+    // Before the first attempt there is nothing to disturb.
+    until(PATIENCE, || bench.attempts.counts().attempts > before.attempts).await;
     let (begin, mut injected) = (Instant::now(), 0);
     while begin.elapsed() < time || (injected < class.least() && begin.elapsed() < time + PATIENCE) {
         injected += class.step(bench, &mut rng).await;

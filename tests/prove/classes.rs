@@ -268,7 +268,7 @@ async fn at_work(bench: &Bench, rng: &mut fastrand::Rng) {
     tokio::time::sleep(LATENCY.mul_f64(rng.f64() * 2.0)).await;
 }
 
-async fn until(most: Duration, condition: impl Fn() -> bool) -> bool {
+pub async fn until(most: Duration, condition: impl Fn() -> bool) -> bool {
     let begin = Instant::now();
     while !condition() {
         if begin.elapsed() > most {
