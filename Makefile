@@ -26,6 +26,8 @@ help: ## Print this list
 	@echo '  make demo DATASET=x.yaml   your own dataset file, from the API that it names'
 	@echo '  make demo KEEP=1           keep the schedule running until Ctrl-C'
 	@echo '  make test PROPTEST_CASES=100000   a longer search for histories that break the protocol'
+	@echo '  make prove SECONDS=3600    inject faults for that long (600 unless told otherwise)'
+	@echo '  make prove SEED=42         the choices of an earlier run once more'
 
 .PHONY: demo
 demo: toolchain ## Run the whole pipeline on this machine, without Docker, and query what it stored
@@ -120,6 +122,14 @@ aws-smoke: toolchain perl ## The whole way on a real AWS account, then destroyed
 .PHONY: mutations
 mutations: toolchain perl ## Take out each guard of the protocol in turn: the tests must notice (a quarter of an hour)
 	tests/mutations.sh
+
+# bash has a variable of that name for itself, which reaches make where somebody exports it: only the command line counts.
+PROVE_SECONDS := $(if $(filter command%,$(origin SECONDS)),$(SECONDS),600)
+.PHONY: prove
+prove: toolchain perl broker ## Break everything around the consumer, and prove that each record is stored once (SECONDS=, SEED=)
+	$(CARGO) build --locked --workspace --bins
+	PROVE_SECONDS=$(PROVE_SECONDS) PROVE_SEED=$(SEED) FRESHET_REQUIRE_ALL=1 \
+		$(TEST) --workspace --test pipeline -- --nocapture whatever_fails
 
 .PHONY: broker
 broker: toolchain ## Build the embedded Kafka broker (a workspace of its own)

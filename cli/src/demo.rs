@@ -11,10 +11,13 @@ use aws_credential_types::Credentials;
 use clap::Args;
 use jiff::Timestamp;
 use localstack::api::ApiOptions;
+use localstack::glue::GlueServer;
 use localstack::runtime::FunctionStats;
+use localstack::s3::S3Server;
 use localstack::schedule::{Schedule, scheduled_event};
 use localstack::stack::{self, Source, Stack, StackConfig};
 use pipeline::config::{LakeConfig, S3Config};
+use pipeline::dataset::Dataset;
 
 use crate::catalog::Catalog;
 use crate::verify::{VerifyOptions, verify};
@@ -235,22 +238,27 @@ async fn published(stack: &Stack) -> Result<u64, Error> {
 
 /// The stack's lake, read through the stack's own S3 and catalog.
 pub async fn open(stack: &Stack) -> Lake {
-    let credentials = Credentials::new(stack.s3.access_key(), stack.s3.secret_key(), None, None, "embedded");
+    open_on(&stack.dataset, &stack.s3, &stack.glue).await
+}
+
+/// The lake of a dataset on an embedded S3 and catalog.
+pub async fn open_on(dataset: &Dataset, s3: &S3Server, glue: &GlueServer) -> Lake {
+    let credentials = Credentials::new(s3.access_key(), s3.secret_key(), None, None, "embedded");
     let loader = pipeline::aws::loader().region(Region::from_static("us-east-1")).credentials_provider(credentials);
     let sdk = loader.load().await;
-    let glue = aws_sdk_glue::config::Builder::from(&sdk).endpoint_url(stack.glue.endpoint()).build();
+    let glue = aws_sdk_glue::config::Builder::from(&sdk).endpoint_url(glue.endpoint()).build();
     let catalog = Catalog {
         client: aws_sdk_glue::Client::from_conf(glue),
         database: stack::DATABASE.to_owned(),
-        table: stack.dataset.name.clone(),
+        table: dataset.name.clone(),
     };
     let config = LakeConfig {
         bucket: stack::BUCKET.to_owned(),
-        prefix: stack.dataset.lake.prefix.clone(),
+        prefix: dataset.lake.prefix.clone(),
         ledger_prefix: "_ledger".to_owned(),
-        s3: S3Config { region: None, endpoint: Some(stack.s3.endpoint()), path_style: true },
+        s3: S3Config { region: None, endpoint: Some(s3.endpoint()), path_style: true },
     };
-    Lake::new(stack.dataset.clone(), &config, sdk, Some(catalog))
+    Lake::new(dataset.clone(), &config, sdk, Some(catalog))
 }
 
 async fn distinct_people(lake: &Lake) -> Result<u64, Error> {

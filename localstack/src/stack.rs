@@ -235,7 +235,7 @@ fn random_key() -> Result<String, Error> {
 }
 
 /// Database and table as Terraform makes them.
-fn create_table(glue: &GlueServer, dataset: &Dataset) -> Result<(), glue::Error> {
+pub fn create_table(glue: &GlueServer, dataset: &Dataset) -> Result<(), glue::Error> {
     let columns = |columns: Vec<(String, &str)>| -> Vec<Value> {
         columns.into_iter().map(|(name, hive)| json!({"Name": name, "Type": hive})).collect()
     };

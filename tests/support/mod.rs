@@ -3,6 +3,7 @@
 pub mod aws_api;
 pub mod compose;
 pub mod events;
+pub mod fault_proxy;
 pub mod iam;
 pub mod kafka;
 pub mod localstack;
