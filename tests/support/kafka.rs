@@ -35,10 +35,10 @@ impl KafkaCluster {
         let voters: Vec<String> =
             controllers.iter().zip(1..).map(|(port, id)| format!("{id}@127.0.0.1:{port}")).collect();
         let mut cluster = KafkaCluster { folder: folder.to_owned(), ports, brokers: Vec::new() };
-        for index in 0..brokers {
+        for (index, controller) in controllers.iter().enumerate() {
             let home = cluster.home(index);
             std::fs::create_dir_all(&home).unwrap();
-            let (id, port, controller) = (index + 1, cluster.ports[index], controllers[index]);
+            let (id, port) = (index + 1, cluster.ports[index]);
             let (factor, insync) = (brokers, brokers.saturating_sub(1).max(1));
             let properties = format!(
                 "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={}\ncontroller.listener.names=CONTROLLER\n\
