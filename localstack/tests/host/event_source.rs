@@ -21,7 +21,7 @@ use rdkafka::{
 use serde_json::Value;
 
 const TOPIC: &str = "names";
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(120);
 
 struct Kafka {
     cluster: MockCluster<'static, DefaultProducerContext>,
@@ -323,8 +323,12 @@ async fn a_batch_whose_partitions_are_taken_away_is_abandoned_and_the_next_owner
     until(|| first.stats().in_flight == 1).await;
     let seen = Seen::default();
     let second = EventSource::start(config, seen.invoker(|_| Ok(Bytes::new()))).unwrap();
-    // Each owns one of the two partitions now. The first begins again with its own, and is stuck again.
-    until(|| second.stats().records == 5 && first.stats().abandoned == 1 && first.stats().invocations == 2).await;
+    // Each owns one of the two partitions now. The first begins again with its own, and is stuck again. (More than one rebalance may lead there.)
+    let shared = || {
+        let (first, second) = (first.stats(), second.stats());
+        second.records == 5 && first.abandoned >= 1 && first.invocations == first.abandoned + 1 && first.in_flight == 1
+    };
+    until(shared).await;
     assert_eq!(seen.offsets().concat(), [0, 1, 2, 3, 4]);
     assert_eq!(first.stats().in_flight, 1);
     assert_eq!(first.stats().committed, BTreeMap::new());
