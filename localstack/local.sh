@@ -126,7 +126,7 @@ status)
 logs)
     docker_is_there
     case ${SERVICE:-} in
-    producer | consumer) 
+    producer | consumer)
         dataset=$(compose config | sed -n 's/^ *DATASET: //p' | head -1)
         compose exec -T localstack awslocal logs filter-log-events --log-group-name "/aws/lambda/freshet-$dataset-$SERVICE" \
             --start-time "$(($(date +%s) - 3600))000" --query 'events[].[message]' --output text

@@ -1,10 +1,23 @@
-//! A store in memory for tests, with S3's conditions.
+//! A lake for tests: what it is called, and a store in memory with S3's conditions.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use pipeline::lake::{Condition, Head, Listed, Object, Put, PutRequest, Store, StoreError};
+use pipeline::lake::{Condition, Head, Layout, Listed, Object, Put, PutRequest, Store, StoreError};
+
+use crate::Target;
+
+/// The lake of the topic `t`, whose data objects have this extension.
+pub fn target(extension: &str) -> Target {
+    Target {
+        bucket: "lake".into(),
+        layout: Layout { prefix: "names".into(), ledger_prefix: "_ledger".into() },
+        dataset: "names".into(),
+        topic: "t".into(),
+        extension: extension.into(),
+    }
+}
 
 #[derive(Default)]
 pub struct MemoryStore {

@@ -1,22 +1,16 @@
 use std::collections::BTreeMap;
 
-use pipeline::lake::{DataKey, Directory, FirstRecord, Layout, Ledger, RangeMetadata};
+use pipeline::lake::{DataKey, Directory, FirstRecord, Ledger, RangeMetadata};
 
 use super::*;
 use crate::Target;
 use crate::kafka::Watermarks;
-use crate::memory::MemoryStore;
+use crate::memory::{self, MemoryStore};
 
 const FIVE: i64 = 1_795_410_000_000;
 
 fn target() -> Target {
-    Target {
-        bucket: "lake".into(),
-        layout: Layout { prefix: "names".into(), ledger_prefix: "_ledger".into() },
-        dataset: "names".into(),
-        topic: "t".into(),
-        extension: "parquet".into(),
-    }
+    memory::target("parquet")
 }
 
 fn place_range(store: &MemoryStore, partition: i32, epoch: u32, start: i64, end: i64) -> String {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pipeline::lake::{
-    DataKey, DeadLetter, Directory, FirstRecord, Head, Header, Layout, Ledger, Listed, Object, Put, PutRequest,
-    RangeMetadata, Store, StoreError, to_ndjson,
+    DataKey, DeadLetter, Directory, FirstRecord, Head, Header, Ledger, Listed, Object, Put, PutRequest, RangeMetadata,
+    Store, StoreError, to_ndjson,
 };
 use tokio::sync::Notify;
 
@@ -17,19 +17,13 @@ use super::topic::{Outcome, Spot, Topic};
 use super::*;
 use crate::Target;
 use crate::kafka::Watermarks;
-use crate::memory::MemoryStore;
+use crate::memory::{self, MemoryStore};
 
 const FIVE: i64 = 1_795_410_000_000;
 const ERROR: &str = "the required column `city` is absent";
 
 fn target() -> Target {
-    Target {
-        bucket: "lake".into(),
-        layout: Layout { prefix: "names".into(), ledger_prefix: "_ledger".into() },
-        dataset: "names".into(),
-        topic: "t".into(),
-        extension: "json".into(),
-    }
+    memory::target("json")
 }
 
 fn letter(offset: i64) -> DeadLetter {

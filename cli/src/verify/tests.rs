@@ -2,22 +2,16 @@
 
 use aws_sdk_glue::types::{Column, DatabaseInput, PartitionInput, StorageDescriptor, TableInput};
 use pipeline::dataset::Dataset;
-use pipeline::lake::{Condition, DataKey, FirstRecord, Layout, Ledger, Put, PutRequest, RangeMetadata, Store};
+use pipeline::lake::{Condition, DataKey, FirstRecord, Ledger, Put, PutRequest, RangeMetadata, Store};
 use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::Target;
 use crate::catalog::Catalog;
-use crate::memory::MemoryStore;
+use crate::memory::{self, MemoryStore};
 
 fn target() -> Target {
-    Target {
-        bucket: "lake".into(),
-        layout: Layout { prefix: "names".into(), ledger_prefix: "_ledger".into() },
-        dataset: "names".into(),
-        topic: "t".into(),
-        extension: "json".into(),
-    }
+    memory::target("json")
 }
 
 /// Offsets 0–9 in two objects; 4 is a dead letter.

@@ -156,27 +156,16 @@ impl Mapping {
             }
         }
         // -1 is AWS's word for "without end".
-        config.maximum_retry_attempts = match request.maximum_retry_attempts {
+        let mut limit = |value: Option<i64>, expected: &str| match value {
             None | Some(-1) => None,
-            Some(attempts) => match u32::try_from(attempts) {
-                Ok(attempts) => Some(attempts),
-                Err(_) => {
-                    wrong.push("MaximumRetryAttempts: -1 (for ever) to 10,000".to_owned());
-                    None
-                }
-            },
+            Some(value) => u64::try_from(value).map_err(|_| wrong.push(expected.to_owned())).ok(),
         };
+        let attempts = limit(request.maximum_retry_attempts, "MaximumRetryAttempts: -1 (for ever) to 10,000");
+        let age =
+            limit(request.maximum_record_age_in_seconds, "MaximumRecordAgeInSeconds: -1 (for ever), or 60 to 604,800");
+        config.maximum_retry_attempts = attempts.map(|attempts| u32::try_from(attempts).unwrap_or(u32::MAX));
+        config.maximum_record_age = age.map(Duration::from_secs);
         config.bisect_batch_on_function_error = request.bisect_batch_on_function_error.unwrap_or(false);
-        config.maximum_record_age = match request.maximum_record_age_in_seconds {
-            None | Some(-1) => None,
-            Some(seconds) => match u64::try_from(seconds) {
-                Ok(seconds) => Some(Duration::from_secs(seconds)),
-                Err(_) => {
-                    wrong.push("MaximumRecordAgeInSeconds: -1 (for ever), or 60 to 604,800".to_owned());
-                    None
-                }
-            },
-        };
         for kind in &request.function_response_types {
             match kind.as_str() {
                 "ReportBatchItemFailures" => config.report_batch_item_failures = true,
@@ -192,13 +181,12 @@ impl Mapping {
                 )),
             }
         }
-        if wrong.is_empty() {
-            // The rest is bounded where everybody else's settings are.
-            config.validate().map_err(|e| MappingError::Parameters(e.wrong))?;
-            return Ok(Mapping { function_name: request.function_name, config });
-        }
+        // The rest is bounded where everybody else's settings are.
         wrong.extend(config.validate().err().into_iter().flat_map(|e| e.wrong));
-        Err(MappingError::Parameters(wrong))
+        match wrong.is_empty() {
+            true => Ok(Mapping { function_name: request.function_name, config }),
+            false => Err(MappingError::Parameters(wrong)),
+        }
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::lake::{DataKey, Directory, FirstRecord, Layout, Ledger, LettersKey, RangeMetadata};
+use pipeline::lake::{DataKey, Directory, FirstRecord, Ledger, LettersKey, RangeMetadata};
 
 use super::check;
 use crate::Target;
 use crate::catalog::Registered;
 use crate::kafka::Watermarks;
+use crate::memory;
 use crate::verify::inventory::{DataObject, Inventory, LedgerObject, LettersObject, Rows};
 use crate::verify::report::{Kind, Report};
 use crate::verify::runs::Runs;
@@ -17,13 +18,7 @@ const HOUR: i64 = 3_600_000;
 const FIVE: i64 = 1_795_410_000_000;
 
 fn target() -> Target {
-    Target {
-        bucket: "lake".into(),
-        layout: Layout { prefix: "names".into(), ledger_prefix: "_ledger".into() },
-        dataset: "names".into(),
-        topic: "t".into(),
-        extension: "parquet".into(),
-    }
+    memory::target("parquet")
 }
 
 /// A range whose every offset is a row, `hours` after five o'clock.
