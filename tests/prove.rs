@@ -61,7 +61,9 @@ async fn whatever_fails_each_record_is_stored_once_and_no_partition_is_stuck() {
             );
             a.zip(b).map(|((a, _), (b, _))| vec![a, b])
         }
-        Some(seconds) => long(Brokers::Embedded, order.seed, seconds, &[&REQUESTS[..], &PROCESSES_AND_SOURCE].concat()).await,
+        Some(seconds) => {
+            long(Brokers::Embedded, order.seed, seconds, &[&REQUESTS[..], &PROCESSES_AND_SOURCE].concat()).await
+        }
     };
     order.conclude(runs);
 }
@@ -71,8 +73,12 @@ async fn whatever_happens_to_brokers_and_topics_each_record_is_stored_once_and_n
     let order = Order::read();
     let Some(brokers) = Brokers::apache().await else { return };
     let runs = match order.seconds {
-        None => run(brokers, order.seed, &[&BROKERS[..], &[Class::MadeAnew, Class::Everything]].concat(), SHORT).await.map(|(run, _)| vec![run]),
-        Some(seconds) => long(brokers, order.seed, seconds, &[&BROKERS[..], &REQUESTS, &PROCESSES_AND_SOURCE].concat()).await,
+        None => run(brokers, order.seed, &[&BROKERS[..], &[Class::MadeAnew, Class::Everything]].concat(), SHORT)
+            .await
+            .map(|(run, _)| vec![run]),
+        Some(seconds) => {
+            long(brokers, order.seed, seconds, &[&BROKERS[..], &REQUESTS, &PROCESSES_AND_SOURCE].concat()).await
+        }
     };
     order.conclude(runs);
 }
@@ -179,6 +185,9 @@ fn violations(row: &Row) -> Vec<String> {
     if row.injected < row.class.least() {
         violations.push(format!("injected {} times, {} would show something", row.injected, row.class.least()));
     }
+    if row.class.leaves_gaps() && row.counts.offset_gaps == 0 {
+        violations.push("offsets without a record were not noticed".to_owned());
+    }
     if row.stuck > 0 {
         violations.push(format!("{} partitions are stuck", row.stuck));
     }
@@ -196,15 +205,26 @@ fn summary(runs: &[Run]) -> String {
         "failed",
         "twins",
         "adopted",
+        "gaps",
         "duplicates",
         "losses",
         "stuck",
         "recovery ms",
     ];
     let cells = |row: &&Row| {
-        let Counts { attempts, failed, twins, ranges_adopted, .. } = row.counts;
+        let Counts { attempts, failed, twins, ranges_adopted, offset_gaps, .. } = row.counts;
         let Comparison { duplicates, losses, .. } = row.compared;
-        let numbers = [row.injected, row.records as u64, attempts, failed, twins, ranges_adopted, duplicates, losses];
+        let numbers = [
+            row.injected,
+            row.records as u64,
+            attempts,
+            failed,
+            twins,
+            ranges_adopted,
+            offset_gaps,
+            duplicates,
+            losses,
+        ];
         let mut cells = vec![row.class.name().to_owned()];
         cells.extend(numbers.map(|n| n.to_string()));
         cells.extend([row.stuck.to_string(), row.recovery.as_millis().to_string()]);

@@ -142,6 +142,11 @@ impl Class {
         }
     }
 
+    /// Offsets come to be that hold no record: the consumer has to notice.
+    pub fn leaves_gaps(self) -> bool {
+        matches!(self, Class::Transaction | Class::Compacted | Class::Expired)
+    }
+
     /// Bytes of every second record, at least.
     pub fn padding(self) -> usize {
         match self {
@@ -309,7 +314,9 @@ impl Class {
         bench.stop_source().await;
         let change: &[_] = match self {
             // A segment a record, and the cleaner looks at once.
-            Class::Compacted => &[("cleanup.policy", "compact"), ("segment.ms", "1000"), ("min.cleanable.dirty.ratio", "0.001")],
+            Class::Compacted => {
+                &[("cleanup.policy", "compact"), ("segment.ms", "1000"), ("min.cleanable.dirty.ratio", "0.001")]
+            }
             _ => &[("cleanup.policy", "delete")],
         };
         bench.cluster().configure(&topic.name, &[&SETTINGS, change].concat()).await;

@@ -120,7 +120,9 @@ mod tests {
         let columns = json!({"order_id": 7, "ordered_at": "1970-01-01T00:00:02.500Z"});
         let columns = columns.as_object().unwrap().clone();
         let expected = [Stored::Row(columns), Stored::Letter(b"junk".to_vec())];
-        let places = (0..).zip(expected).map(|(n, stored)| ((0, 1, n), Expected { timestamp: 1_000, stored, may_be_gone: false }));
+        let places = (0..)
+            .zip(expected)
+            .map(|(n, stored)| ((0, 1, n), Expected { timestamp: 1_000, stored, may_be_gone: false }));
         let compared = hold_against(rows, letters, &places.collect());
         assert_eq!(compared.examples.is_empty(), compared.duplicates + compared.losses == 0, "{compared:?}");
         (compared.duplicates, compared.losses)

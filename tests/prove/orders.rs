@@ -150,7 +150,8 @@ impl Topic {
         rng: &mut fastrand::Rng,
     ) -> Sent {
         let (value, stored) = self.order(timestamp, padding, rng);
-        let mut record = FutureRecord::<str, _>::to(&self.name).partition(partition).timestamp(timestamp).payload(&value);
+        let mut record =
+            FutureRecord::<str, _>::to(&self.name).partition(partition).timestamp(timestamp).payload(&value);
         record.key = key;
         let delivery = producer.send_result(record).map_err(|(error, _)| error).unwrap();
         Sent { delivery, expected: Expected { timestamp, stored, may_be_gone: false } }
@@ -259,7 +260,8 @@ impl Topic {
         // These block.
         tokio::task::block_in_place(|| producer.init_transactions(SOON)).unwrap();
         producer.begin_transaction().unwrap();
-        let sent: Vec<_> = (0..rng.i32(3..20)).map(|n| self.send(&producer, n % SHARED, timestamp, None, 0, rng)).collect();
+        let sent: Vec<_> =
+            (0..rng.i32(3..20)).map(|n| self.send(&producer, n % SHARED, timestamp, None, 0, rng)).collect();
         let mut arrived = Vec::new();
         for order in sent {
             arrived.push(order.arrived().await);

@@ -183,7 +183,8 @@ impl KafkaCluster {
     async fn delete_topics(&self) {
         let admin = self.admin();
         let metadata = admin.inner().fetch_metadata(None, SOON).unwrap();
-        let names: Vec<_> = metadata.topics().iter().map(|topic| topic.name()).filter(|n| !n.starts_with("__")).collect();
+        let names: Vec<_> =
+            metadata.topics().iter().map(|topic| topic.name()).filter(|n| !n.starts_with("__")).collect();
         if names.is_empty() {
             return;
         }
