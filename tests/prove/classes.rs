@@ -216,8 +216,10 @@ impl Class {
             Class::Memory => {
                 bench.limit_memory(Some(rng.u32(LIMITS)));
                 end_processes(bench).await;
-                pause(rng).await;
-                bench.attempts.counts().crashes - before.0.crashes
+                // A process has to begin and to take a batch before it can be short of memory.
+                let crashes = || bench.attempts.counts().crashes - before.0.crashes;
+                until(TIME_OUT / 2, || crashes() > 0).await;
+                crashes()
             }
             Class::OutOfTime => {
                 pause(rng).await;

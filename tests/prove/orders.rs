@@ -249,7 +249,7 @@ impl Topic {
         state.epochs.insert(partition, 0);
     }
 
-    /// Sends some orders in a transaction, and commits it or does not. Behind its marker there comes one more order each, so that no
+    /// Sends some orders in a transaction, and commits it or does not. Behind its markers there comes one more order each, so that no
     /// marker is a partition's last: those are never delivered, and the group's lag would stay at 1.
     pub async fn transaction(&self, commit: bool, rng: &mut fastrand::Rng) {
         let plain = self.sending.lock().await;
@@ -263,8 +263,11 @@ impl Topic {
         let sent: Vec<_> =
             (0..rng.i32(3..20)).map(|n| self.send(&producer, n % SHARED, timestamp, None, 0, rng)).collect();
         let mut arrived = Vec::new();
+        let mut last = [0; SHARED as usize];
         for order in sent {
-            arrived.push(order.arrived().await);
+            let (delivered, expected) = order.arrived().await;
+            last[delivered.partition as usize] = delivered.offset;
+            arrived.push((delivered, expected));
         }
         if commit {
             tokio::task::block_in_place(|| producer.commit_transaction(SOON)).unwrap();
@@ -272,7 +275,8 @@ impl Topic {
         } else {
             tokio::task::block_in_place(|| producer.abort_transaction(SOON)).unwrap();
         }
-        for partition in 0..SHARED {
+        for (partition, last) in (0..).zip(last) {
+            self.reaches(partition, last + 2).await;
             let (delivered, expected) = self.send(&plain, partition, timestamp, None, 0, rng).arrived().await;
             self.expect(delivered, expected);
         }
@@ -334,6 +338,18 @@ impl Topic {
                     }
                     std::thread::sleep(Duration::from_millis(100));
                 }
+            }
+        };
+        tokio::task::spawn_blocking(wait).await.unwrap();
+    }
+
+    /// Waits until a partition ends there, or behind it: a transaction's markers are written after its end was acknowledged.
+    async fn reaches(&self, partition: i32, end: i64) {
+        let (config, name) = (self.reader(), self.name.clone());
+        let wait = move || {
+            let consumer: BaseConsumer = config.create().unwrap();
+            while consumer.fetch_watermarks(&name, partition, SOON).unwrap().1 < end {
+                std::thread::sleep(Duration::from_millis(20));
             }
         };
         tokio::task::spawn_blocking(wait).await.unwrap();
