@@ -1,15 +1,20 @@
 //! The consumer's Lambda function: reads the configuration, builds the clients once, and runs.
 
+use std::cell::Cell;
 use std::process::ExitCode;
+use std::rc::Rc;
 
+use bytes::Bytes;
 use consumer::catalog::{GlueCatalog, Partitions};
 use consumer::config::Config;
 use consumer::handler::{Attempt, Consumer};
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_runtime::layers::TracingLayer;
+use lambda_runtime::tower::util::MapRequestLayer;
+use lambda_runtime::{LambdaEvent, LambdaInvocation, Runtime, service_fn};
 use pipeline::config::Env;
 use pipeline::lake::S3Store;
 use pipeline::{aws, telemetry};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
 // One thread: a function of this size has a part of one processor.
 #[tokio::main(flavor = "current_thread")]
@@ -39,9 +44,16 @@ async fn run() -> Result<(), lambda_runtime::Error> {
         None => Partitions::Off,
     });
 
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<Box<RawValue>>| {
+    // The payload goes past the runtime's deserializer, which would scan and copy its six megabytes before they are parsed.
+    let payload = Rc::new(Cell::new(Bytes::new()));
+    let taken = payload.clone();
+    let take_payload = MapRequestLayer::new(move |mut invocation: LambdaInvocation| {
+        taken.set(std::mem::replace(&mut invocation.body, Bytes::from_static(b"null")));
+        invocation
+    });
+    let handler = service_fn(async |event: LambdaEvent<IgnoredAny>| {
         let attempt = Attempt::until(event.context.deadline);
-        consumer.handle(event.payload.get().as_bytes(), &attempt).await
-    }))
-    .await
+        consumer.handle(&payload.take(), &attempt).await
+    });
+    Runtime::new(handler).layer(take_payload).layer(TracingLayer::new()).run().await
 }
