@@ -3,6 +3,7 @@
 //! - `brokers`: three Apache Kafka brokers, and what can happen to them
 //! - `cloud`: an AWS emulator and Athena's engine in AWS's place
 //! - `exactly_once`: the consumer's handler over a store in memory, one claim a test
+//! - `fuzz`: whatever comes from outside, damaged in every way
 //! - `guarantees`: docs/GUARANTEES.md names tests that exist
 //! - `histories`: the same handler under interleaved attempts, crashes and late requests, chosen by proptest
 //! - `local`: docker-compose.yaml and its commands, without Docker
@@ -15,6 +16,7 @@
 mod brokers;
 mod cloud;
 mod exactly_once;
+mod fuzz;
 mod guarantees;
 mod histories;
 mod local;
