@@ -9,6 +9,7 @@
 //! - `local`: docker-compose.yaml and its commands, without Docker
 //! - `memory`: a full event in a process that is limited to 128 MB
 //! - `packaging`: the zips that `make build` makes for Lambda
+//! - `producer_faults`: the producer's binary, while the API and Kafka fail around it
 //! - `prove`: the consumer's binary, driven by the event source, while everything around it fails
 //! - `replay`: dead letters back to the topic on the whole stack, with crashes at each step
 //! - `whole_way`: real binaries over the Lambda Runtime API, Kafka and S3, read back by SQL and verify
@@ -22,6 +23,7 @@ mod histories;
 mod local;
 mod memory;
 mod packaging;
+mod producer_faults;
 mod prove;
 mod replay;
 mod support;
