@@ -158,7 +158,7 @@ async fn an_answer_that_breaks_off_loses_its_people_and_an_incomplete_one_their_
     api.fail_next(1, Fault::CutOff);
     let (status, _, body) = get(&api, "?results=4").await;
     assert!(status == 200 && body.contains("email") && !body.ends_with("0\r\n\r\n"), "{body}");
-    assert_eq!((api.served(), api.lost()), (7, vec![3..7]));
+    assert_eq!((api.served(), api.lost().first()), (7, Some(&(3..7))));
     api.fail_next(1, Fault::Incomplete);
     let incomplete = people(&api, 4).await;
     assert_eq!(incomplete.iter().filter(|person| person["email"].is_string()).count(), 2);
