@@ -20,6 +20,11 @@ fn tests(folder: &Path, found: &mut BTreeSet<String>) {
         let mut lines = text.lines();
         while let Some(line) = lines.next() {
             let line = line.trim_start();
+            if line == "on_each_broker!(" {
+                let bodies = lines.by_ref().take_while(|line| *line != ");");
+                found.extend(bodies.map(|line| line.trim().trim_end_matches(',').to_owned()));
+                continue;
+            }
             if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
                 // Other attributes may stand in between.
                 let function = lines.by_ref().find(|line| line.contains("fn ")).unwrap();

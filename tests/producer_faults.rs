@@ -13,6 +13,7 @@ use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
+use crate::support::kafka::Brokers;
 use crate::support::stack::{TestStack, start};
 
 const PEOPLE: ApiOptions = ApiOptions { distinct: true, seed: 7, remaining: None };
@@ -146,7 +147,7 @@ async fn start_stack() -> Option<TestStack> {
         // No fetch begins after 8.2 s of it, and what Kafka has not acknowledged after 10.2 s is taken back.
         config.producer_timeout = Duration::from_secs(12);
     };
-    start("names", Source::People { options: PEOPLE, results: RESULTS }, change).await
+    start(&Brokers::Embedded, "names", Source::People { options: PEOPLE, results: RESULTS }, change).await
 }
 
 /// Each person is where the summary counts them, and each that was handed out is somewhere.

@@ -5,9 +5,8 @@
 //! seed, which replays a run (`SEED=`): the same records, the same faults for the same number of requests. When which process
 //! runs is the machine's, so that a replay is a run of the same kind, not the same run.
 //!
-//! Not here: what a Kafka cluster does (a broker killed, a leader moved, partitions added, transaction markers, compaction,
-//! expiry). The embedded broker cannot. Each class of faults has a partition of its own that had no records before it,
-//! which is what a partition that was added looks like from the function.
+//! On the embedded broker, and on three of Apache Kafka, to which things can happen that the embedded one does not know. Each class of
+//! faults has a partition of its own that had no records before it.
 
 mod attempts;
 mod bench;
@@ -22,9 +21,10 @@ use std::time::{Duration, Instant};
 
 use self::attempts::Counts;
 use self::bench::{Bench, TIME_OUT};
-use self::classes::{Class, PROCESSES_AND_SOURCE, REQUESTS, until};
+use self::classes::{BROKERS, Class, PROCESSES_AND_SOURCE, REQUESTS, until};
 use self::comparison::{Comparison, compare};
 use crate::support::fault_proxy::{Fault, Injected};
+use crate::support::kafka::Brokers;
 
 /// How long each class of faults is injected, at least, where nobody says otherwise.
 const SHORT: Duration = Duration::from_millis(800);
@@ -51,44 +51,83 @@ struct Run {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_fails_each_record_is_stored_once_and_no_partition_is_stuck() {
-    let given = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-    let number =
-        |name: &str| given(name).map(|text| text.parse::<u64>().unwrap_or_else(|e| panic!("{name}={text}: {e}")));
-    let (seed, seconds) = (number("PROVE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000)), number("PROVE_SECONDS"));
-    say(&format!("prove: seed {seed}; `make prove SEED={seed}` makes the same choices"));
-    let begin = Instant::now();
-    let runs = match seconds {
-        // In short two stacks at once, over which the classes come one after the other: most of the time is waited.
+    let order = Order::read();
+    let runs = match order.seconds {
+        // Two stacks at once, over which the classes come one after the other: most of the time is waited.
         None => {
-            let (a, b) = tokio::join!(run(seed, &REQUESTS, SHORT), run(seed, &PROCESSES_AND_SOURCE, SHORT));
-            vec![a, b]
+            let (a, b) = tokio::join!(
+                run(Brokers::Embedded, order.seed, &REQUESTS, SHORT),
+                run(Brokers::Embedded, order.seed, &PROCESSES_AND_SOURCE, SHORT)
+            );
+            a.zip(b).map(|((a, _), (b, _))| vec![a, b])
         }
         Some(seconds) => {
-            let classes: Vec<Class> = REQUESTS.into_iter().chain(PROCESSES_AND_SOURCE).collect();
-            // The last one, of everything, has as long as five others.
-            let each = Duration::from_secs(seconds) / (classes.len() as u32 + 4);
-            let mut runs = Vec::new();
-            for class in classes {
-                let time = if class == Class::Everything { each * 5 } else { each };
-                runs.push(run(seed, &[class], time).await);
-            }
-            runs
+            long(Brokers::Embedded, order.seed, seconds, &[&REQUESTS[..], &PROCESSES_AND_SOURCE].concat()).await
         }
     };
-    let Some(runs) = runs.into_iter().collect::<Option<Vec<Run>>>() else { return };
-    say(&summary(&runs));
-    say(&format!(
-        "prove: seed {seed}, {:.0} s, function's time-out {} s",
-        begin.elapsed().as_secs_f64(),
-        TIME_OUT.as_secs()
-    ));
-    let violations: Vec<_> = runs.iter().flat_map(|run| &run.violations).cloned().collect();
-    assert!(violations.is_empty(), "seed {seed}:\n{}", violations.join("\n"));
+    order.conclude(runs);
 }
 
-/// Classes of faults one after the other on one stack, and the proof at the end.
-async fn run(seed: u64, classes: &[Class], time: Duration) -> Option<Run> {
-    let mut bench = Bench::start(classes.len()).await?;
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_to_brokers_and_topics_each_record_is_stored_once_and_no_partition_is_stuck() {
+    let order = Order::read();
+    let Some(brokers) = Brokers::apache().await else { return };
+    let runs = match order.seconds {
+        None => run(brokers, order.seed, &[&BROKERS[..], &[Class::MadeAnew, Class::Everything]].concat(), SHORT)
+            .await
+            .map(|(run, _)| vec![run]),
+        Some(seconds) => {
+            long(brokers, order.seed, seconds, &[&BROKERS[..], &REQUESTS, &PROCESSES_AND_SOURCE].concat()).await
+        }
+    };
+    order.conclude(runs);
+}
+
+/// What was asked for.
+struct Order {
+    seed: u64,
+    /// How long it is to take. In short otherwise.
+    seconds: Option<u64>,
+    begin: Instant,
+}
+
+impl Order {
+    fn read() -> Order {
+        let given = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let number =
+            |name: &str| given(name).map(|text| text.parse::<u64>().unwrap_or_else(|e| panic!("{name}={text}: {e}")));
+        let seed = number("PROVE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
+        say(&format!("prove: seed {seed}; `make prove SEED={seed}` makes the same choices"));
+        Order { seed, seconds: number("PROVE_SECONDS"), begin: Instant::now() }
+    }
+
+    fn conclude(&self, runs: Option<Vec<Run>>) {
+        let Some(runs) = runs else { return };
+        say(&summary(&runs));
+        let (seed, took) = (self.seed, self.begin.elapsed().as_secs_f64());
+        say(&format!("prove: seed {seed}, {took:.0} s, function's time-out {} s", TIME_OUT.as_secs()));
+        let violations: Vec<_> = runs.iter().flat_map(|run| &run.violations).cloned().collect();
+        assert!(violations.is_empty(), "seed {seed}:\n{}", violations.join("\n"));
+    }
+}
+
+/// Each class of faults on a stack of its own.
+async fn long(mut brokers: Brokers, seed: u64, seconds: u64, classes: &[Class]) -> Option<Vec<Run>> {
+    // The last one, of everything, has as long as five others.
+    let each = Duration::from_secs(seconds) / (classes.len() as u32 + 4);
+    let mut runs = Vec::new();
+    for class in classes {
+        let time = if *class == Class::Everything { each * 5 } else { each };
+        let (run, again) = run(brokers, seed, &[*class], time).await?;
+        runs.push(run);
+        brokers = again;
+    }
+    Some(runs)
+}
+
+/// Classes of faults one after the other on one stack, and the proof at the end. The brokers come back empty.
+async fn run(brokers: Brokers, seed: u64, classes: &[Class], time: Duration) -> Option<(Run, Brokers)> {
+    let mut bench = Bench::start(brokers, classes.len()).await?;
     let mut run = Run { rows: Vec::new(), requests: Injected::new(), violations: Vec::new() };
     for (number, class) in classes.iter().enumerate() {
         let row = prove(&mut bench, seed, number, *class, time).await;
@@ -107,8 +146,7 @@ async fn run(seed: u64, classes: &[Class], time: Duration) -> Option<Run> {
     // Everything once more: a record of one class may have been stored again under another.
     let whole = compare(&bench.lake().await, 0, &bench.topic.expected(0)).await.unwrap();
     run.violations.extend(whole.examples);
-    bench.stop().await;
-    Some(run)
+    Some((run, bench.stop().await))
 }
 
 /// Records come, faults are injected while they are stored, then there is peace: how long until everything is there, and
@@ -124,7 +162,7 @@ async fn prove(bench: &mut Bench, seed: u64, number: usize, class: Class, time: 
     until(PATIENCE, || bench.attempts.counts().attempts > before.attempts).await;
     let (begin, mut injected) = (Instant::now(), 0);
     while begin.elapsed() < time || (injected < class.least() && begin.elapsed() < time + PATIENCE) {
-        injected += class.step(bench, &mut rng).await;
+        injected += class.step(bench, number, &mut rng).await;
     }
     feed.stop().await;
     class.end(bench).await;
@@ -147,6 +185,9 @@ fn violations(row: &Row) -> Vec<String> {
     if row.injected < row.class.least() {
         violations.push(format!("injected {} times, {} would show something", row.injected, row.class.least()));
     }
+    if row.class.leaves_gaps() && row.counts.offset_gaps == 0 {
+        violations.push("offsets without a record were not noticed".to_owned());
+    }
     if row.stuck > 0 {
         violations.push(format!("{} partitions are stuck", row.stuck));
     }
@@ -164,15 +205,26 @@ fn summary(runs: &[Run]) -> String {
         "failed",
         "twins",
         "adopted",
+        "gaps",
         "duplicates",
         "losses",
         "stuck",
         "recovery ms",
     ];
     let cells = |row: &&Row| {
-        let Counts { attempts, failed, twins, ranges_adopted, .. } = row.counts;
+        let Counts { attempts, failed, twins, ranges_adopted, offset_gaps, .. } = row.counts;
         let Comparison { duplicates, losses, .. } = row.compared;
-        let numbers = [row.injected, row.records as u64, attempts, failed, twins, ranges_adopted, duplicates, losses];
+        let numbers = [
+            row.injected,
+            row.records as u64,
+            attempts,
+            failed,
+            twins,
+            ranges_adopted,
+            offset_gaps,
+            duplicates,
+            losses,
+        ];
         let mut cells = vec![row.class.name().to_owned()];
         cells.extend(numbers.map(|n| n.to_string()));
         cells.extend([row.stuck.to_string(), row.recovery.as_millis().to_string()]);

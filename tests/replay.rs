@@ -28,20 +28,26 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
+use crate::support::kafka::{Brokers, on_each_broker};
 use crate::support::stack::{TestStack, binaries, start};
+
+on_each_broker!(
+    dead_letters_become_rows_once_the_dataset_file_is_corrected,
+    a_replay_that_dies_at_any_step_is_finished_by_the_next_one_and_stores_each_letter_once,
+);
 
 const ORIGINAL: &str = "name: city, type: string, expression";
 const WRONG: &str = "name: city, type: string, required: true, expression";
 
 /// The dataset `names`, which asks for a city that not everybody has.
-async fn start_with_a_wrong_file(folder: &Path, partitions: &str) -> Option<TestStack> {
+async fn start_with_a_wrong_file(brokers: &Brokers, folder: &Path, partitions: &str) -> Option<TestStack> {
     let text = include_str!("../datasets/names.yaml");
     assert!(text.contains(ORIGINAL));
     let dataset = folder.join("names.yaml");
     std::fs::write(&dataset, text.replace(ORIGINAL, WRONG)).unwrap();
     let empty = Source::People { options: ApiOptions { remaining: Some(0), ..ApiOptions::default() }, results: 10 };
     let partitions = vec![("TOPIC_PARTITIONS".to_owned(), partitions.to_owned())];
-    start(&dataset.display().to_string(), empty, |config| config.producer = partitions).await
+    start(brokers, &dataset.display().to_string(), empty, |config| config.producer = partitions).await
 }
 
 /// The file is corrected, and every consumer that has read the wrong one is gone.
@@ -169,10 +175,9 @@ async fn place_producers_letter(store: &S3Store, lake: &Lake, letter: &DeadLette
     assert!(matches!(store.put(request).await.unwrap(), Put::Stored { .. }));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_become_rows_once_the_dataset_file_is_corrected() {
+async fn dead_letters_become_rows_once_the_dataset_file_is_corrected(brokers: &Brokers) {
     let folder = tempfile::tempdir().unwrap();
-    let Some(stack) = start_with_a_wrong_file(folder.path(), "3").await else { return };
+    let Some(stack) = start_with_a_wrong_file(brokers, folder.path(), "3").await else { return };
     let email = |number: usize| format!("p{number}@example.com");
     let mut values: Vec<Vec<u8>> = (0..6).map(|number| person(&email(number), None)).collect();
     values.extend([person(&email(6), Some("Bern")), person(&email(7), Some("Bern")), b"junk".to_vec()]);
@@ -369,10 +374,9 @@ async fn replay(stack: &TestStack, filter: &Filter, dies: Dies) -> Result<Summar
     run.carry_out().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replay_that_dies_at_any_step_is_finished_by_the_next_one_and_stores_each_letter_once() {
+async fn a_replay_that_dies_at_any_step_is_finished_by_the_next_one_and_stores_each_letter_once(brokers: &Brokers) {
     let folder = tempfile::tempdir().unwrap();
-    let Some(stack) = start_with_a_wrong_file(folder.path(), "1").await else { return };
+    let Some(stack) = start_with_a_wrong_file(brokers, folder.path(), "1").await else { return };
     let email = |number: usize| format!("p{number:02}@example.com");
     let values: Vec<Vec<u8>> = (0..20).map(|number| person(&email(number), None)).collect();
     publish(&stack, &values).await;
@@ -448,7 +452,7 @@ async fn age_what_it_left(lake: &Lake) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_is_killed_again_and_again_is_finished_and_stores_each_letter_once() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(stack) = start_with_a_wrong_file(folder.path(), "3").await else { return };
+    let Some(stack) = start_with_a_wrong_file(&Brokers::Embedded, folder.path(), "3").await else { return };
     let email = |number: usize| format!("p{number:03}@example.com");
     publish(&stack, &(0..300).map(|number| person(&email(number), None)).collect::<Vec<_>>()).await;
     stack.drained().await;

@@ -6,8 +6,18 @@ use localstack::api::ApiOptions;
 use localstack::stack::Source;
 use serde_json::{Value, json};
 
+use crate::support::kafka::{Brokers, on_each_broker};
 use crate::support::people;
 use crate::support::stack::start;
+
+on_each_broker!(
+    people_go_from_the_api_to_sql_in_parquet,
+    people_go_from_the_api_to_sql_in_ndjson_with_either_codec,
+    a_dataset_of_another_shape_goes_all_the_way_without_a_line_of_code,
+    poison_on_the_topic_is_queried_as_dead_letters_and_empty_objects_read_back,
+    glue_down_stores_nothing_and_up_again_stores_everything,
+    consumers_that_are_killed_all_the_time_store_each_person_once,
+);
 
 fn of_people() -> Source {
     Source::People { options: ApiOptions { distinct: true, ..ApiOptions::default() }, results: 40 }
@@ -31,9 +41,8 @@ async fn check_people(stack: &crate::support::stack::TestStack, published: u64) 
     people::check_mathis(&rows);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn people_go_from_the_api_to_sql_in_parquet() {
-    let Some(stack) = start("names", of_people(), |_| {}).await else { return };
+async fn people_go_from_the_api_to_sql_in_parquet(brokers: &Brokers) {
+    let Some(stack) = start(brokers, "names", of_people(), |_| {}).await else { return };
     let summary = stack.run_producer().await;
     let published: u64 = summary["published"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert!(published >= 80, "{summary}");
@@ -46,23 +55,22 @@ async fn people_go_from_the_api_to_sql_in_parquet() {
     stack.stack.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn people_go_from_the_api_to_sql_in_ndjson_with_either_codec() {
+async fn people_go_from_the_api_to_sql_in_ndjson_with_either_codec(brokers: &Brokers) {
     for codec in ["gzip", "zstd", "none"] {
         let folder = tempfile::tempdir().unwrap();
         let dataset = names_as(folder.path(), "ndjson", codec);
-        let Some(stack) = start(&dataset, of_people(), |_| {}).await else { return };
+        let Some(stack) = start(brokers, &dataset, of_people(), |_| {}).await else { return };
         let summary = stack.run_producer().await;
         let published: u64 = summary["published"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
         stack.drained().await;
         check_people(&stack, published).await;
         assert_eq!(stack.verify().await, published);
         stack.stack.stop().await.unwrap();
+        brokers.clear().await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dataset_of_another_shape_goes_all_the_way_without_a_line_of_code() {
+async fn a_dataset_of_another_shape_goes_all_the_way_without_a_line_of_code(brokers: &Brokers) {
     let document = json!({"pages": [
         {"orders": [
             {"id": 1, "paid": true, "at": "2026-11-23T06:00:00.25+01:00", "note": "gift",
@@ -78,7 +86,7 @@ async fn a_dataset_of_another_shape_goes_all_the_way_without_a_line_of_code() {
         config.producer =
             [("RUN_SECONDS", "0.5"), ("FETCH_EVERY_SECONDS", "30")].map(|(k, v)| (k.into(), v.into())).to_vec();
     };
-    let Some(stack) = start(dataset, Source::Document(document.to_string()), once).await else { return };
+    let Some(stack) = start(brokers, dataset, Source::Document(document.to_string()), once).await else { return };
     let summary = stack.run_producer().await;
     assert_eq!((summary["fetched"].as_u64(), summary["rejected"].as_u64()), (Some(5), Some(2)), "{summary}");
     stack.drained().await;
@@ -105,11 +113,10 @@ async fn a_dataset_of_another_shape_goes_all_the_way_without_a_line_of_code() {
     stack.stack.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn poison_on_the_topic_is_queried_as_dead_letters_and_empty_objects_read_back() {
+async fn poison_on_the_topic_is_queried_as_dead_letters_and_empty_objects_read_back(brokers: &Brokers) {
     let empty = Source::People { options: ApiOptions { remaining: Some(0), ..ApiOptions::default() }, results: 10 };
     let Some(stack) =
-        start("names", empty, |config| config.producer = vec![("TOPIC_PARTITIONS".into(), "1".into())]).await
+        start(brokers, "names", empty, |config| config.producer = vec![("TOPIC_PARTITIONS".into(), "1".into())]).await
     else {
         return;
     };
@@ -128,9 +135,8 @@ async fn poison_on_the_topic_is_queried_as_dead_letters_and_empty_objects_read_b
     stack.stack.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn glue_down_stores_nothing_and_up_again_stores_everything() {
-    let Some(stack) = start("names", of_people(), |_| {}).await else { return };
+async fn glue_down_stores_nothing_and_up_again_stores_everything(brokers: &Brokers) {
+    let Some(stack) = start(brokers, "names", of_people(), |_| {}).await else { return };
     stack.stack.glue.set_down(true);
     stack.run_producer().await;
     let failed = async {
@@ -146,15 +152,14 @@ async fn glue_down_stores_nothing_and_up_again_stores_everything() {
     stack.stack.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn consumers_that_are_killed_all_the_time_store_each_person_once() {
+async fn consumers_that_are_killed_all_the_time_store_each_person_once(brokers: &Brokers) {
     let killed = |config: &mut localstack::stack::StackConfig| {
         config.resize_retries = true;
         config.batch_size = 50;
         config.producer =
             [("RUN_SECONDS", "6"), ("FETCH_EVERY_SECONDS", "0.1")].map(|(k, v)| (k.into(), v.into())).to_vec();
     };
-    let Some(stack) = start("names", of_people(), killed).await else { return };
+    let Some(stack) = start(brokers, "names", of_people(), killed).await else { return };
     let killer = async {
         loop {
             tokio::time::sleep(Duration::from_millis(120)).await;

@@ -115,13 +115,15 @@ trino() {
 
 kafka() {
     local home=$tools/kafka-$KAFKA
-    if [[ -d $home ]]; then return; fi
+    if [[ -f $home/kafka-tools-$KAFKA.jar ]]; then return; fi
+    rm -rf "$home"
     command -v mvn >/dev/null || stop 'mvn is missing: install Maven (on Debian and Ubuntu, apt-get install maven)'
-    say "fetching Apache Kafka $KAFKA from Maven Central (50 MB, once)"
+    say "fetching Apache Kafka $KAFKA from Maven Central (60 MB, once)"
     mkdir "$work/kafka"
     cat >"$work/kafka/pom.xml" <<POM
 <project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>freshet</groupId><artifactId>tools</artifactId><version>1</version><dependencies>
 <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$KAFKA</version></dependency>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$KAFKA</version></dependency>
 <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>$LOG4J</version></dependency>
 </dependencies></project>
 POM

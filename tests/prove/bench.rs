@@ -19,6 +19,7 @@ use pipeline::datasets;
 use super::attempts::Attempts;
 use super::orders::Topic;
 use crate::support::fault_proxy::FaultProxy;
+use crate::support::kafka::{Brokers, KafkaCluster};
 use crate::support::stack::binaries;
 
 /// The function's: a twentieth of what it has by default on AWS. All other times are scaled with it.
@@ -41,7 +42,10 @@ pub enum Retries {
 
 pub struct Bench {
     pub dataset: Dataset,
-    pub broker: Broker,
+    pub brokers: Brokers,
+    /// In the place of [`Bench::brokers`].
+    embedded: Option<Broker>,
+    bootstrap_servers: String,
     pub s3: S3Server,
     pub glue: GlueServer,
     pub proxy: FaultProxy,
@@ -56,11 +60,18 @@ pub struct Bench {
 
 impl Bench {
     /// For a run over so many classes of faults. `None`, loudly, where the binaries are not built.
-    pub async fn start(classes: usize) -> Option<Bench> {
+    pub async fn start(brokers: Brokers, classes: usize) -> Option<Bench> {
         let (binaries, broker) = binaries()?;
         let folder = tempfile::tempdir().unwrap();
         let dataset = datasets::load(DATASET).unwrap();
-        let broker = Broker::start(&broker).await.unwrap();
+        let (embedded, bootstrap_servers) = match brokers.bootstrap_servers() {
+            Some(servers) => (None, servers),
+            None => {
+                let broker = Broker::start(&broker).await.unwrap();
+                let servers = broker.bootstrap_servers();
+                (Some(broker), servers)
+            }
+        };
         let s3 = S3Server::start(&folder.path().join("s3"), BUCKET).await.unwrap();
         let glue = GlueServer::start(&folder.path().join("catalog.json")).await.unwrap();
         stack::create_table(&glue, &dataset).unwrap();
@@ -94,10 +105,13 @@ impl Bench {
             ..FunctionConfig::new("consumer", limited)
         });
         let consumer = consumer.unwrap();
-        let topic = Topic::make(&dataset.topic.name, &broker.bootstrap_servers(), classes).await;
+        let replication = brokers.replication_factor();
+        let topic = Topic::make(&dataset.topic.name, &bootstrap_servers, classes, replication).await;
         let mut bench = Bench {
             dataset,
-            broker,
+            brokers,
+            embedded,
+            bootstrap_servers,
             s3,
             glue,
             proxy,
@@ -137,9 +151,17 @@ impl Bench {
             provisioned: self.retries == Retries::Bisected,
             bisect_batch_on_function_error: self.retries == Retries::Bisected,
             kafka_properties: quick.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-            ..EventSourceConfig::new(&self.dataset.topic.name, self.broker.bootstrap_servers(), GROUP)
+            ..EventSourceConfig::new(&self.dataset.topic.name, &self.bootstrap_servers, GROUP)
         };
         EventSource::start(config, self.attempts.invoker()).unwrap()
+    }
+
+    /// The cluster, for classes of faults that only a real one has.
+    pub fn cluster(&mut self) -> &mut KafkaCluster {
+        match &mut self.brokers {
+            Brokers::Apache(cluster) => cluster,
+            Brokers::Embedded => panic!("the embedded broker cannot do that"),
+        }
     }
 
     pub fn source(&self) -> &EventSource {
@@ -183,7 +205,7 @@ impl Bench {
     /// What `freshet verify --deep --kafka` finds.
     pub async fn verify(&self) -> Vec<String> {
         let lake = self.lake().await;
-        let kafka = freshet::kafka::connect(&self.broker.bootstrap_servers(), &lake.sdk).await.unwrap();
+        let kafka = freshet::kafka::connect(&self.bootstrap_servers, &lake.sdk).await.unwrap();
         // The topic's clock is months behind, and no letter is gone.
         let options = VerifyOptions { deep: true, kafka: Some(kafka), dead_letter_days: 365 };
         let report = freshet::verify::verify(&lake, &options).await.unwrap();
@@ -214,11 +236,16 @@ impl Bench {
         errors[errors.len().saturating_sub(4)..].join("\n")
     }
 
-    pub async fn stop(mut self) {
+    /// Ends everything but brokers that were there before; those are emptied.
+    pub async fn stop(mut self) -> Brokers {
         self.stop_source().await;
         self.consumer.stop().await;
         self.glue.stop().await;
         self.s3.stop().await;
-        self.broker.stop().await.unwrap();
+        if let Some(broker) = self.embedded {
+            broker.stop().await.unwrap();
+        }
+        self.brokers.clear().await;
+        self.brokers
     }
 }

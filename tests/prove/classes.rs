@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::bench::{Bench, GROUP, Retries, TIME_OUT};
+use super::orders::SETTINGS;
 use crate::support::fault_proxy::{Fault, Plan};
+use crate::support::kafka::Brokers;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -31,6 +33,18 @@ pub enum Class {
     Restarted,
     /// The topic is deleted and made anew, and an operator resets the ledgers.
     MadeAnew,
+    /// SIGKILL of a broker, which comes back with what is on its disk.
+    BrokerKilled,
+    /// Every partition gets another leader.
+    LeaderMoved,
+    /// The topic gets one partition more.
+    PartitionAdded,
+    /// Orders in transactions, half of which are aborted: markers and aborted records are gaps.
+    Transaction,
+    /// Records are compacted away before they are delivered.
+    Compacted,
+    /// Records expire, stored ones and such that never were.
+    Expired,
     /// All of them but the last, at random.
     Everything,
 }
@@ -51,6 +65,16 @@ pub const REQUESTS: [Class; 12] = [
     Class::Bisected,
 ];
 
+/// What happens to brokers and topics, on a real cluster only.
+pub const BROKERS: [Class; 6] = [
+    Class::BrokerKilled,
+    Class::LeaderMoved,
+    Class::PartitionAdded,
+    Class::Transaction,
+    Class::Compacted,
+    Class::Expired,
+];
+
 /// What happens to processes, to the event source and to the topic; and at last everything.
 pub const PROCESSES_AND_SOURCE: [Class; 9] = [
     Class::Killed,
@@ -64,6 +88,7 @@ pub const PROCESSES_AND_SOURCE: [Class; 9] = [
     Class::Everything,
 ];
 
+const SOON: Duration = Duration::from_secs(30);
 /// A caller that gives up on the function long before the function does.
 const IMPATIENT: Duration = Duration::from_millis(900);
 /// Every request takes up to so long where it is not requests that fail: so there is something to disturb.
@@ -95,6 +120,12 @@ impl Class {
             Class::Redelivered => "committed offsets again",
             Class::Restarted => "restart of the event source",
             Class::MadeAnew => "topic deleted and made anew",
+            Class::BrokerKilled => "SIGKILL of a broker",
+            Class::LeaderMoved => "leaders moved",
+            Class::PartitionAdded => "partition added",
+            Class::Transaction => "transaction",
+            Class::Compacted => "compaction",
+            Class::Expired => "retention expiry",
             Class::Everything => "everything at random",
         }
     }
@@ -102,13 +133,18 @@ impl Class {
     /// A run has shown nothing that has not injected so many.
     pub fn least(self) -> u64 {
         match self {
-            Class::MadeAnew | Class::TimedOut => 1,
+            Class::MadeAnew | Class::TimedOut | Class::BrokerKilled | Class::LeaderMoved | Class::PartitionAdded => 1,
             // Each costs a time-out or more.
             Class::Halted | Class::OutOfTime | Class::Request(Fault::Delay) => 2,
             Class::Rebalanced | Class::Redelivered | Class::Restarted | Class::Memory => 2,
             Class::Everything => 20,
             _ => 3,
         }
+    }
+
+    /// Offsets come to be that hold no record: the consumer has to notice.
+    pub fn leaves_gaps(self) -> bool {
+        matches!(self, Class::Transaction | Class::Compacted | Class::Expired)
     }
 
     /// Bytes of every second record, at least.
@@ -147,7 +183,7 @@ impl Class {
     }
 
     /// Disturbs once, and says how much of it was injected.
-    pub async fn step(self, bench: &mut Bench, rng: &mut fastrand::Rng) -> u64 {
+    pub async fn step(self, bench: &mut Bench, number: usize, rng: &mut fastrand::Rng) -> u64 {
         let before = (bench.attempts.counts(), injected(bench));
         let pause = |rng: &mut fastrand::Rng| tokio::time::sleep(Duration::from_millis(rng.u64(50..400)));
         match self {
@@ -219,8 +255,37 @@ impl Class {
                 u64::from(alive && goes_on)
             }
             Class::MadeAnew => make_anew(bench).await,
+            Class::BrokerKilled => {
+                let broker = rng.usize(..bench.cluster().brokers());
+                bench.cluster().kill(broker);
+                // Long enough for the others to notice, or too short.
+                tokio::time::sleep(Duration::from_millis(rng.u64(500..8_000))).await;
+                bench.cluster().restart(broker);
+                bench.cluster().until_complete().await;
+                1
+            }
+            Class::LeaderMoved => {
+                let topic = bench.topic.name.clone();
+                bench.cluster().move_leaders(&topic).await as u64
+            }
+            Class::PartitionAdded => {
+                let topic = bench.topic.clone();
+                let partition = topic.partitions();
+                bench.cluster().set_partitions(&topic.name, partition as usize + 1).await;
+                topic.added().await;
+                let source = bench.source();
+                u64::from(until(SOON, || source.stats().assigned.values().flatten().any(|p| *p == partition)).await)
+            }
+            Class::Transaction => {
+                pause(rng).await;
+                let commit = rng.bool();
+                bench.topic.transaction(commit, rng).await;
+                1
+            }
+            Class::Compacted | Class::Expired => self.unread(bench, number, rng).await,
             Class::Everything => {
-                let one = match rng.u8(..10) {
+                let real = matches!(bench.brokers, Brokers::Apache(_));
+                let one = match rng.u8(..if real { 12 } else { 10 }) {
                     0..4 => Class::Killed,
                     4 => Class::Halted,
                     5 => Class::Rebalanced,
@@ -231,11 +296,43 @@ impl Class {
                         pause(rng).await;
                         return bench.attempts.counts().crashes - before.0.crashes;
                     }
+                    10 => Class::BrokerKilled,
+                    11 => Class::Transaction,
                     _ => Class::OtherSize,
                 };
-                Box::pin(one.step(bench, rng)).await + injected(bench) - before.1
+                Box::pin(one.step(bench, number, rng)).await + injected(bench) - before.1
             }
         }
+    }
+
+    /// Records leave the topic before anybody has read them.
+    async fn unread(self, bench: &mut Bench, number: usize, rng: &mut fastrand::Rng) -> u64 {
+        let topic = bench.topic.clone();
+        let producer = topic.sending.lock().await;
+        // All that was sent before is stored.
+        bench.recover().await;
+        bench.stop_source().await;
+        let change: &[_] = match self {
+            // A segment a record, and the cleaner looks at once.
+            Class::Compacted => {
+                &[("cleanup.policy", "compact"), ("segment.ms", "1000"), ("min.cleanable.dirty.ratio", "0.001")]
+            }
+            _ => &[("cleanup.policy", "delete")],
+        };
+        bench.cluster().configure(&topic.name, &[&SETTINGS, change].concat()).await;
+        let gone = match self {
+            Class::Compacted => topic.compact(&producer, number, rng).await,
+            _ => {
+                let gone = topic.send_unread(&producer, number, rng).await;
+                let expire = [SETTINGS[0], ("cleanup.policy", "delete"), ("retention.ms", "1")];
+                bench.cluster().configure(&topic.name, &expire).await;
+                topic.emptied().await;
+                gone
+            }
+        };
+        bench.cluster().configure(&topic.name, &[&SETTINGS[..], &[("cleanup.policy", "delete")]].concat()).await;
+        bench.start_source();
+        gone
     }
 
     /// Nothing more goes wrong.

@@ -1,29 +1,96 @@
-//! Apache Kafka: brokers that are their own controllers (KRaft), fetched by `tests/cloud/tools.sh kafka`. They can be killed and started again.
+//! Apache Kafka: brokers that are their own controllers (KRaft), fetched by `tests/cloud/tools.sh kafka`. They can be killed and started
+//! again, and a test's body can run on them as on the embedded broker.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use serde_json::json;
 
 use super::server::{free_port, guarded, root};
 use super::stack::skip;
 
 const START: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(30);
 const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
+const BROKERS: usize = 3;
 
-/// A cluster of brokers on the loopback. Dropped, it is gone.
+/// Which Kafka a test's body runs on.
+pub enum Brokers {
+    /// The one that a stack starts for itself.
+    Embedded,
+    Apache(KafkaCluster),
+}
+
+impl Brokers {
+    /// Three brokers. `None`, loudly, where Java or Kafka is not there.
+    pub async fn apache() -> Option<Brokers> {
+        KafkaCluster::start().await.map(Brokers::Apache)
+    }
+
+    /// Where the brokers are that run already.
+    pub fn bootstrap_servers(&self) -> Option<String> {
+        match self {
+            Brokers::Embedded => None,
+            Brokers::Apache(cluster) => Some(cluster.bootstrap_servers()),
+        }
+    }
+
+    pub fn replication_factor(&self) -> i32 {
+        match self {
+            Brokers::Embedded => 1,
+            Brokers::Apache(_) => BROKERS as i32,
+        }
+    }
+
+    /// What the last body has left on brokers that go on: its topics, and with them the offsets of its groups.
+    pub async fn clear(&self) {
+        if let Brokers::Apache(cluster) = self {
+            cluster.delete_topics().await;
+        }
+    }
+}
+
+/// A test for each of the bodies on the embedded broker, and one in which all of them run on Apache Kafka, one after the other.
+macro_rules! on_each_broker {
+    ($($body:ident),+ $(,)?) => {
+        mod on_the_embedded_broker {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $body() {
+                    super::$body(&$crate::support::kafka::Brokers::Embedded).await;
+                }
+            )+
+        }
+
+        #[tokio::test(flavor = "multi_thread")]
+        async fn on_apache_kafka() {
+            let Some(brokers) = $crate::support::kafka::Brokers::apache().await else { return };
+            $(
+                println!("• {}", stringify!($body));
+                $body(&brokers).await;
+                brokers.clear().await;
+            )+
+        }
+    };
+}
+pub(crate) use on_each_broker;
+
+/// Brokers on the loopback, everything on all of them, `min.insync.replicas` one less. Dropped, they are gone.
 pub struct KafkaCluster {
-    folder: PathBuf,
+    folder: tempfile::TempDir,
     ports: Vec<u16>,
     brokers: Vec<Option<Child>>,
 }
 
 impl KafkaCluster {
-    /// Starts so many brokers with replication of everything to all of them, `min.insync.replicas` one less, and waits until each knows each.
-    /// `None`, loudly, where Java or Kafka is not there.
-    pub async fn start(folder: &Path, brokers: usize) -> Option<KafkaCluster> {
+    /// Returns when each broker knows each other one.
+    async fn start() -> Option<KafkaCluster> {
+        let brokers = BROKERS;
         let installed = Command::new("java").arg("-version").output();
         if !installed.is_ok_and(|output| output.status.success()) || libraries().is_none() {
             return skip(
@@ -34,7 +101,7 @@ impl KafkaCluster {
         let controllers: Vec<u16> = (0..brokers).map(|_| free_port()).collect();
         let voters: Vec<String> =
             controllers.iter().zip(1..).map(|(port, id)| format!("{id}@127.0.0.1:{port}")).collect();
-        let mut cluster = KafkaCluster { folder: folder.to_owned(), ports, brokers: Vec::new() };
+        let mut cluster = KafkaCluster { folder: tempfile::tempdir().unwrap(), ports, brokers: Vec::new() };
         for (index, controller) in controllers.iter().enumerate() {
             let home = cluster.home(index);
             std::fs::create_dir_all(&home).unwrap();
@@ -48,7 +115,8 @@ impl KafkaCluster {
                  offsets.topic.num.partitions=4\ntransaction.state.log.replication.factor={factor}\ntransaction.state.log.min.isr={insync}\n\
                  transaction.state.log.num.partitions=4\nshare.coordinator.state.topic.replication.factor={factor}\n\
                  share.coordinator.state.topic.min.isr={insync}\ngroup.initial.rebalance.delay.ms=0\nbroker.session.timeout.ms=6000\n\
-                 log.cleaner.dedupe.buffer.size=2097152\nlog.cleaner.threads=1\nnum.network.threads=2\nnum.io.threads=2\n",
+                 log.cleaner.dedupe.buffer.size=2097152\nlog.cleaner.threads=1\nlog.cleaner.backoff.ms=200\n\
+                 log.retention.check.interval.ms=300\nlog.initial.task.delay.ms=300\nnum.network.threads=2\nnum.io.threads=2\n",
                 voters.join(","),
                 home.join("data").display(),
             );
@@ -67,7 +135,7 @@ impl KafkaCluster {
     }
 
     fn home(&self, index: usize) -> PathBuf {
-        self.folder.join(format!("kafka-{}", index + 1))
+        self.folder.path().join(format!("kafka-{}", index + 1))
     }
 
     /// Kills it as a power cut does (SIGKILL).
@@ -102,6 +170,77 @@ impl KafkaCluster {
 
     pub fn bootstrap_servers(&self) -> String {
         self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+    }
+
+    pub fn brokers(&self) -> usize {
+        self.brokers.len()
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", self.bootstrap_servers()).create().unwrap()
+    }
+
+    async fn delete_topics(&self) {
+        let admin = self.admin();
+        let metadata = admin.inner().fetch_metadata(None, SOON).unwrap();
+        let names: Vec<_> =
+            metadata.topics().iter().map(|topic| topic.name()).filter(|n| !n.starts_with("__")).collect();
+        if names.is_empty() {
+            return;
+        }
+        for deleted in admin.delete_topics(&names, &AdminOptions::new()).await.unwrap() {
+            deleted.unwrap();
+        }
+    }
+
+    pub async fn set_partitions(&self, topic: &str, partitions: usize) {
+        let more = NewPartitions::new(topic, partitions);
+        self.admin().create_partitions([&more], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+        self.until_complete().await;
+    }
+
+    /// Instead of what was set for the topic before.
+    pub async fn configure(&self, topic: &str, settings: &[(&str, &str)]) {
+        let mut change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        change.entries.extend(settings.iter().copied());
+        self.admin().alter_configs([&change], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    }
+
+    /// Gives each of a topic's partitions another leader, as an operator does who moves load between brokers: the replicas in another
+    /// order, and the first of them elected. Returns how many have moved.
+    pub async fn move_leaders(&self, topic: &str) -> usize {
+        let before = self.leaders(topic);
+        let brokers = self.brokers() as i32;
+        let partitions = before.iter().map(|(partition, leader)| {
+            // The next one of the ring leads.
+            let replicas: Vec<i32> = (0..brokers).map(|n| (leader + n) % brokers + 1).collect();
+            json!({"topic": topic, "partition": partition, "replicas": replicas})
+        });
+        let plan = json!({"version": 1, "partitions": partitions.collect::<Vec<_>>()});
+        let file = self.folder.path().join("reassignment.json");
+        std::fs::write(&file, plan.to_string()).unwrap();
+        let file = file.display().to_string();
+        let reassign = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
+        self.tool(reassign, &["--reassignment-json-file", &file, "--execute"]).await;
+        let elect = "org.apache.kafka.tools.LeaderElectionCommand";
+        self.tool(elect, &["--election-type", "preferred", "--all-topic-partitions"]).await;
+        self.until_complete().await;
+        self.leaders(topic).iter().filter(|leader| !before.contains(leader)).count()
+    }
+
+    /// Partitions and their leaders.
+    fn leaders(&self, topic: &str) -> Vec<(i32, i32)> {
+        let admin = self.admin();
+        let metadata = admin.inner().fetch_metadata(Some(topic), SOON).unwrap();
+        metadata.topics()[0].partitions().iter().map(|partition| (partition.id(), partition.leader())).collect()
+    }
+
+    /// Runs one of Kafka's commands to its end.
+    async fn tool(&self, class: &str, arguments: &[&str]) {
+        let mut command = tokio::process::Command::new("java");
+        command.args(java(class)).args(["--bootstrap-server", &self.bootstrap_servers()]).args(arguments);
+        let output = command.kill_on_drop(true).output().await.unwrap();
+        assert!(output.status.success(), "{class}: {output:?}");
     }
 }
 

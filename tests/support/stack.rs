@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use localstack::stack::{Source, Stack, StackConfig};
 
+use super::kafka::Brokers;
+
 /// What EventBridge sends to start a run.
 pub const SCHEDULED_EVENT: &[u8] = br#"{"version":"0","id":"1","detail-type":"Scheduled Event","source":"aws.events","account":"0","time":"2026-01-01T00:00:00Z","region":"us-east-1","resources":[],"detail":{}}"#;
 
@@ -34,7 +36,12 @@ pub struct TestStack {
     pub folder: tempfile::TempDir,
 }
 
-pub async fn start(dataset: &str, source: Source, change: impl FnOnce(&mut StackConfig)) -> Option<TestStack> {
+pub async fn start(
+    brokers: &Brokers,
+    dataset: &str,
+    source: Source,
+    change: impl FnOnce(&mut StackConfig),
+) -> Option<TestStack> {
     let (binaries, broker) = binaries()?;
     let folder = tempfile::tempdir().unwrap();
     let mut config = StackConfig::new(folder.path(), binaries, broker);
@@ -43,7 +50,9 @@ pub async fn start(dataset: &str, source: Source, change: impl FnOnce(&mut Stack
     config.batching_window = Duration::from_millis(200);
     config.producer =
         [("RUN_SECONDS", "1.5"), ("FETCH_EVERY_SECONDS", "0.2")].map(|(k, v)| (k.into(), v.into())).to_vec();
+    config.kafka = brokers.bootstrap_servers();
     change(&mut config);
+    config.producer.push(("TOPIC_REPLICATION_FACTOR".into(), brokers.replication_factor().to_string()));
     let stack = Stack::start(config).await.unwrap();
     Some(TestStack { stack, folder })
 }

@@ -78,6 +78,9 @@ pub async fn reset<S: Store>(store: &S, target: &Target, options: &Reset) -> Res
         preconditions: vec![
             EVENT_SOURCE_OFF.to_owned(),
             "the topic was deleted and made anew: otherwise its records will be stored twice".to_owned(),
+            "each of these ledgers is older than that, as its newest timestamp tells: of a topic-partition that got its first record \
+             since, what is delivered again would be stored twice"
+                .to_owned(),
         ],
         ..Plan::default()
     };
