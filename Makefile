@@ -28,6 +28,7 @@ help: ## Print this list
 	@echo '  make test PROPTEST_CASES=100000   a longer search for histories that break the protocol'
 	@echo '  make prove SECONDS=3600    inject faults for that long (600 unless told otherwise)'
 	@echo '  make prove SEED=42         the choices of an earlier run once more'
+	@echo '  make fuzz SECONDS=3600     search for damaged input that breaks something (600 unless told otherwise; SEED=42)'
 
 .PHONY: demo
 demo: toolchain ## Run the whole pipeline on this machine, without Docker, and query what it stored
@@ -131,6 +132,12 @@ prove: toolchain perl broker ## Break everything around the consumer, and prove 
 	$(CARGO) build --locked --workspace --bins
 	PROVE_SECONDS=$$(($(PROVE_SECONDS) / 2)) PROVE_SEED=$(SEED) \
 		$(TEST) --workspace --test pipeline -- --nocapture --test-threads=1 whatever_fails whatever_happens
+
+# Metrics are lines on standard output; what was done, and what was found, is on standard error.
+FUZZ_SECONDS := $(if $(filter command%,$(origin SECONDS)),$(SECONDS),600)
+.PHONY: fuzz
+fuzz: toolchain perl ## Throw damaged events, records, dataset files and objects at what reads them (SECONDS=, SEED=)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(SEED) $(CARGO) test --locked --workspace --test pipeline -- --nocapture fuzz:: >/dev/null
 
 .PHONY: broker
 broker: toolchain ## Build the embedded Kafka broker (a workspace of its own)

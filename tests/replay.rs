@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -123,9 +123,14 @@ async fn topic_of(stack: &TestStack) -> Vec<OnTopic> {
 
 /// The real command on the stack's lake and topic.
 fn freshet(stack: &TestStack, folder: &Path, arguments: &[&str]) -> Output {
+    command(stack, folder, arguments).output().unwrap()
+}
+
+fn command(stack: &TestStack, folder: &Path, arguments: &[&str]) -> Command {
     let (binaries, _) = binaries().unwrap();
     let s3 = &stack.stack.s3;
-    Command::new(binaries.join("freshet"))
+    let mut command = Command::new(binaries.join("freshet"));
+    command
         .args(["replay", "--kafka", &stack.stack.bootstrap_servers()])
         .args(arguments)
         .env("DATASET", folder.join("names.yaml"))
@@ -135,9 +140,8 @@ fn freshet(stack: &TestStack, folder: &Path, arguments: &[&str]) -> Output {
         .env("AWS_REGION", "us-east-1")
         .env("AWS_ACCESS_KEY_ID", s3.access_key())
         .env("AWS_SECRET_ACCESS_KEY", s3.secret_key())
-        .stdin(std::process::Stdio::null())
-        .output()
-        .unwrap()
+        .stdin(Stdio::null());
+    command
 }
 
 fn text(output: &Output) -> String {
@@ -186,7 +190,7 @@ async fn dead_letters_become_rows_once_the_dataset_file_is_corrected(brokers: &B
         id: "request-1-0".into(),
         dataset: "names".into(),
         stage: "deliver".into(),
-        error: "the run's time was up before it was sent".into(),
+        error: "the run's time was up before it could be sent".into(),
         topic: "names_topic".into(),
         partition: None,
         epoch: None,
@@ -418,5 +422,74 @@ async fn a_replay_that_dies_at_any_step_is_finished_by_the_next_one_and_stores_e
     let replays = replays(&lake.store(), &lake.target.layout).await.unwrap();
     assert_eq!((replays.done.len(), replays.open.len()), (20, 0));
     assert_eq!(topic_of(&stack).await.len(), 40);
+    stack.stack.stop().await.unwrap();
+}
+
+/// As if the last sign of life of a process that was killed were an hour old: of one that is gone, nothing is under way on this
+/// machine, and the next one need not wait a minute to know.
+async fn age_what_it_left(lake: &Lake) {
+    const HOUR_MS: i64 = 3_600_000;
+    let store = lake.store();
+    for Listed { key, .. } in store.list(&lake.target.layout.replays(), None).await.unwrap() {
+        let object = store.get(&key).await.unwrap().unwrap();
+        let mut body: Value = serde_json::from_slice(&object.body).unwrap();
+        for time in ["renewed", "written"] {
+            if let Some(found) = body.get(time).and_then(Value::as_i64) {
+                body[time] = json!(found - HOUR_MS);
+            }
+        }
+        let request = PutRequest {
+            key,
+            body: serde_json::to_vec(&body).unwrap().into(),
+            condition: Condition::Matches(object.etag),
+            content_type: "application/json",
+            metadata: Default::default(),
+        };
+        assert!(matches!(store.put(request).await.unwrap(), Put::Stored { .. }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_is_killed_again_and_again_is_finished_and_stores_each_letter_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(stack) = start_with_a_wrong_file(&Brokers::Embedded, folder.path(), "3").await else { return };
+    let email = |number: usize| format!("p{number:03}@example.com");
+    publish(&stack, &(0..300).map(|number| person(&email(number), None)).collect::<Vec<_>>()).await;
+    stack.drained().await;
+    assert_eq!(letter_ids(&stack).await.len(), 300);
+    correct(&stack, folder.path()).await;
+    let (lake, before) = (stack.lake().await, topic_of(&stack).await.len());
+
+    // More than a second of sending each: a process dies before it, within, or behind it.
+    let arguments = ["--rate", "80", "--limit", "100", "--yes"];
+    let mut killed_at_work = 0;
+    for _ in 0..6 {
+        let on_topic = topic_of(&stack).await.len();
+        let mut process = command(&stack, folder.path(), &arguments).stdout(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(50..2_000))).await;
+        let ended = process.try_wait().unwrap().is_some();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let sent = topic_of(&stack).await.len() - on_topic;
+        killed_at_work += u32::from(!ended && sent > 0);
+        age_what_it_left(&lake).await;
+    }
+    let mut found = false;
+    loop {
+        let last = freshet(&stack, folder.path(), &["--rate", "1000", "--yes"]);
+        assert_eq!(last.status.code(), Some(0), "{}", text(&last));
+        found |= text(&last).contains("found on the topic");
+        if text(&last).ends_with("Nothing to replay.\n") {
+            break;
+        }
+        stack.drained().await;
+    }
+    println!("{killed_at_work} of 6 were killed at work, found on the topic by the last: {found}");
+    stack.drained().await;
+    assert_eq!(people(&stack).await, each_once((0..300).map(email)));
+    assert_eq!(stack.verify().await, 300);
+    assert_eq!(topic_of(&stack).await.len(), before + 300);
+    let replays = replays(&lake.store(), &lake.target.layout).await.unwrap();
+    assert_eq!((replays.done.len(), replays.open.len()), (300, 0));
     stack.stack.stop().await.unwrap();
 }

@@ -9,6 +9,7 @@ mod people;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub struct ApiOptions {
     pub remaining: Option<u64>,
 }
 
-/// A way in which an answer goes wrong. None of them hands people out, except the slow one.
+/// A way in which an answer goes wrong. Only those that say so hand people out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// 429 with `Retry-After` in seconds.
@@ -61,12 +62,16 @@ pub enum Fault {
     Truncated,
     /// 200 with `{"error": "…"}`, as the real API answers when it is overloaded.
     ErrorObject,
-    /// The right answer, late.
+    /// The right answer, late. A client that gives up before takes nobody with it.
     Slow(Duration),
     /// 200 with a JSON document of this many bytes.
     Oversized(usize),
     /// The connection breaks off within the body.
     HangUp,
+    /// The right answer breaks off in its middle: its people are handed out, and lost.
+    CutOff,
+    /// The right answer, in which every second person has no email address.
+    Incomplete,
 }
 
 /// A running API. Dropped, it stops.
@@ -93,6 +98,8 @@ enum Source {
 #[derive(Debug, Default)]
 struct Ledger {
     served: u64,
+    /// Of each answer that broke off, the numbers of its people.
+    lost: Vec<Range<u64>>,
     remaining: Option<u64>,
     faults: VecDeque<Fault>,
 }
@@ -134,6 +141,11 @@ impl Api {
     /// How many people were handed out.
     pub fn served(&self) -> u64 {
         self.shared.ledger().served
+    }
+
+    /// Who was handed out in answers that broke off: people are numbered from 0 in the order in which they are handed out.
+    pub fn lost(&self) -> Vec<Range<u64>> {
+        self.shared.ledger().lost.clone()
     }
 
     /// How many people may still be handed out, unless there is no end to them.
@@ -178,12 +190,19 @@ impl Shared {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The right answer to a request for this many people.
-    fn body(&self, results: u64) -> String {
+    /// The right answer to a request for this many people, which arrives or does not.
+    fn body(&self, results: u64, arrives: bool) -> String {
         match &self.source {
             Source::Document(document) => document.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             Source::People(people) => {
-                let (first, count) = self.ledger().take(results);
+                let (first, count) = {
+                    let mut ledger = self.ledger();
+                    let (first, count) = ledger.take(results);
+                    if !arrives {
+                        ledger.lost.push(first..first + count);
+                    }
+                    (first, count)
+                };
                 people.answer(first, count)
             }
         }
@@ -223,22 +242,41 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
             let padding = bytes.saturating_sub(before.len() + after.len());
             return json(format!("{before}{}{after}", "x".repeat(padding)));
         }
+        Some(Fault::CutOff | Fault::Incomplete) => {}
         Some(Fault::HangUp) => {
-            let start = futures::stream::once(async { Ok(r#"{"results": ["#) });
-            let end = futures::stream::once(async {
-                // What is before has to be on its way, or the client sees a connection without an answer.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                Err(std::io::Error::other("a test hangs up"))
-            });
-            return json(Body::from_stream(start.chain(end)));
+            return break_off(r#"{"results": ["#.to_owned());
         }
     }
     let results = results(uri.query().unwrap_or_default());
+    let arrives = fault != Some(Fault::CutOff);
     // Thousands of people take a while in a debug build.
-    match tokio::task::spawn_blocking(move || shared.body(results)).await {
-        Ok(body) => json(body),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    let body = tokio::task::spawn_blocking(move || shared.body(results, arrives)).await;
+    match (body, fault) {
+        (Ok(body), Some(Fault::CutOff)) => break_off(body.chars().take(body.len() / 2).collect()),
+        (Ok(body), Some(Fault::Incomplete)) => json(without_every_second_email(&body)),
+        (Ok(body), _) => json(body),
+        (Err(error), _) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+/// This much of an answer, and then the end of the connection.
+fn break_off(start: String) -> Response {
+    let start = futures::stream::once(async { Ok(start) });
+    let end = futures::stream::once(async {
+        // What is before has to be on its way, or the client sees a connection without an answer.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Err(std::io::Error::other("a test hangs up"))
+    });
+    json(Body::from_stream(start.chain(end)))
+}
+
+fn without_every_second_email(body: &str) -> String {
+    let Ok(mut answer) = serde_json::from_str::<serde_json::Value>(body) else { return body.to_owned() };
+    let people = answer.get_mut("results").and_then(|people| people.as_array_mut());
+    for person in people.into_iter().flatten().step_by(2) {
+        person.as_object_mut().and_then(|person| person.remove("email"));
+    }
+    answer.to_string()
 }
 
 /// The number of people asked for: one, as with the real API, where nothing sensible is said.

@@ -203,6 +203,11 @@ impl Stack {
         }
     }
 
+    /// The embedded broker's process, for a test that halts or kills it.
+    pub fn broker_pid(&self) -> Option<u32> {
+        self.broker.as_ref()?.pid()
+    }
+
     /// The address of Kafka, as clients take it.
     pub fn bootstrap_servers(&self) -> String {
         self.bootstrap_servers.clone()

@@ -223,7 +223,8 @@ fn cells(stage: &str, error: &str, group: &Group) -> Vec<String> {
     [stage.to_owned(), error.to_owned()].into_iter().chain(numbers.map(|n| n.to_string())).collect()
 }
 
-/// The producer's words for a record whose fate it does not know end in its acknowledgement.
+/// The producer's words for a record whose fate it does not know end in its acknowledgement; older ones said of some that they
+/// were not sent, and they may have been.
 fn may_be_on_the_topic(letter: &Letter) -> bool {
-    letter.stage == "deliver" && letter.error.contains("acknowledge")
+    letter.stage == "deliver" && ["acknowledge", "before it was sent"].iter().any(|part| letter.error.contains(part))
 }

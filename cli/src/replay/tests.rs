@@ -430,7 +430,7 @@ async fn what_is_a_row_or_may_become_one_is_left_out_with_the_reason() {
         "has not stored the range yet",
         "stage transform: it holds what the columns' expressions yielded, not the API's record",
         "Correct the dataset file",
-        "Uncertain: 1 letter of stage deliver",
+        "Uncertain: 2 letters of stage deliver",
         "junk.json.gz cannot be unpacked",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");

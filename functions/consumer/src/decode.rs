@@ -65,6 +65,8 @@ pub struct Row {
     text: String,
     /// A JSON object of the fields that no column names; empty where there are none.
     extra: String,
+    /// Columns whose value is none of theirs, each with the reason. A later field of the same name may still be right.
+    wrong: Vec<(usize, String)>,
 }
 
 impl Row {
@@ -93,11 +95,15 @@ impl Decoder {
         row.cells.resize(self.columns.len(), Cell::Null);
         row.text.clear();
         row.extra.clear();
+        row.wrong.clear();
         let mut json = serde_json::Deserializer::from_slice(value);
         json.deserialize_any(RowVisitor { columns: &self.columns, row }).map_err(|e| e.to_string())?;
         json.end().map_err(|e| e.to_string())?;
         if !row.extra.is_empty() {
             row.extra.push('}');
+        }
+        if let Some((_, reason)) = row.wrong.first() {
+            return Err(reason.clone());
         }
         for ((name, _, required), cell) in self.columns.iter().zip(&row.cells) {
             if *required && *cell == Cell::Null {
@@ -135,7 +141,12 @@ impl<'de> Visitor<'de> for RowVisitor<'_> {
             guess = at + 1;
             let (column, kind, _) = &self.columns[at];
             let seed = CellSeed { column, kind: *kind, text: &mut self.row.text };
-            self.row.cells[at] = map.next_value_seed(seed)?;
+            let cell = map.next_value_seed(seed)?;
+            self.row.wrong.retain(|(column, _)| *column != at);
+            self.row.cells[at] = cell.unwrap_or_else(|reason| {
+                self.row.wrong.push((at, reason));
+                Cell::Null
+            });
         }
         Ok(())
     }
@@ -155,31 +166,32 @@ struct CellSeed<'a> {
 }
 
 impl CellSeed<'_> {
-    fn refuse<E: Error>(&self, found: &str) -> E {
-        E::custom(format_args!("column `{}` is {found}, expected {}", self.column, self.kind))
+    fn refuse(&self, found: &str) -> Result<Cell, String> {
+        Err(format!("column `{}` is {found}, expected {}", self.column, self.kind))
     }
 }
 
+/// Only what is no JSON ends the reading; a value of another type is a reason within it.
 impl<'de> DeserializeSeed<'de> for CellSeed<'_> {
-    type Value = Cell;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cell, D::Error> {
+    type Value = Result<Cell, String>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for CellSeed<'_> {
-    type Value = Cell;
+    type Value = Result<Cell, String>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{} for column `{}`", self.kind, self.column)
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Cell, E> {
-        Ok(Cell::Null)
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(Ok(Cell::Null))
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Cell, E> {
-        match self.kind {
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(match self.kind {
             Type::String => {
                 let start = self.text.len();
                 self.text.push_str(text);
@@ -187,52 +199,52 @@ impl<'de> Visitor<'de> for CellSeed<'_> {
             }
             Type::Timestamp => match record::timestamp_micros(text) {
                 Ok(micros) => Ok(Cell::Timestamp(micros)),
-                Err(reason) => Err(E::custom(format_args!("column `{}` {reason}", self.column))),
+                Err(reason) => Err(format!("column `{}` {reason}", self.column)),
             },
-            _ => Err(self.refuse("a string")),
-        }
+            _ => self.refuse("a string"),
+        })
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Cell, E> {
-        match self.kind {
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(match self.kind {
             Type::Boolean => Ok(Cell::Boolean(value)),
-            _ => Err(self.refuse("a boolean")),
-        }
+            _ => self.refuse("a boolean"),
+        })
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Cell, E> {
-        match self.kind {
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(match self.kind {
             Type::Integer => Ok(Cell::Integer(value)),
             Type::Double => Ok(Cell::Double(value as f64)),
-            _ => Err(self.refuse("a number")),
-        }
+            _ => self.refuse("a number"),
+        })
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Cell, E> {
-        match (self.kind, i64::try_from(value)) {
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(match (self.kind, i64::try_from(value)) {
             (Type::Integer, Ok(value)) => Ok(Cell::Integer(value)),
-            (Type::Integer, Err(_)) => Err(self.refuse("a number beyond 64 bits")),
+            (Type::Integer, Err(_)) => self.refuse("a number beyond 64 bits"),
             (Type::Double, _) => Ok(Cell::Double(value as f64)),
-            _ => Err(self.refuse("a number")),
-        }
+            _ => self.refuse("a number"),
+        })
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Cell, E> {
-        match self.kind {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(match self.kind {
             Type::Double => Ok(Cell::Double(value)),
-            Type::Integer => Err(self.refuse("a number with a fraction")),
-            _ => Err(self.refuse("a number")),
-        }
+            Type::Integer => self.refuse("a number beyond 64 bits, or with a fraction or an exponent"),
+            _ => self.refuse("a number"),
+        })
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Cell, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Err(self.refuse("an array"))
+        Ok(self.refuse("an array"))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cell, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Err(self.refuse("an object"))
+        Ok(self.refuse("an object"))
     }
 }
 
@@ -281,6 +293,8 @@ mod tests {
         let row = decode(br#"{"name":"a","email":"e","name":"b"}"#).unwrap();
         let Cell::Text(name) = &row.cells[0] else { panic!() };
         assert_eq!(row.text(name), "b");
+        decode(br#"{"name":7,"email":"e","name":"b"}"#).unwrap();
+        assert!(decode(br#"{"name":"b","email":"e","name":7}"#).unwrap_err().contains("column `name` is a number"));
     }
 
     proptest::proptest! {

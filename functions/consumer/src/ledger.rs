@@ -79,6 +79,12 @@ impl<'s, S: Store> OpenLedger<'s, S> {
             let reason = format!("its ledger was written for {what} `{theirs}`, not `{ours}`");
             Err(Error::stopped(expected, reason, cure.to_owned()))
         };
+        // The key says all of these, too: somebody has put another ledger there.
+        let place = |l: &Ledger| format!("{}/{}-{}", l.prefix, l.topic, l.partition);
+        if place(ledger) != place(expected) {
+            let cure = format!("Delete {}, then: {}", self.key, rebuild(expected));
+            return other("the topic-partition", &place(ledger), &place(expected), &cure);
+        }
         if ledger.dataset != expected.dataset {
             let cure = "Give each dataset a prefix of its own: lake.prefix in its file";
             return other("dataset", &ledger.dataset, &expected.dataset, cure);

@@ -165,7 +165,7 @@ impl Dataset {
         let yaml: file::Yaml = serde_saphyr::from_str(text).map_err(|e| {
             let line = e.location().map_or(1, |l| l.line());
             let full = e.without_snippet().to_string();
-            file_error(line, full)
+            file_error(line, file::cut(&full))
         })?;
         let sha256 = Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
         yaml.check(sha256).map_err(|(location, reason)| file_error(location.line(), reason))

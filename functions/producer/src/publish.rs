@@ -175,12 +175,30 @@ impl Published {
         let unknown = "; it may have been stored nevertheless";
         let reason = match code {
             Some(RDKafkaErrorCode::MessageTimedOut) => format!("Kafka did not acknowledge it in time{unknown}"),
-            Some(RDKafkaErrorCode::PurgeInflight) => {
+            // A record that was sent, and is to be sent again, waits in the queue as one that never was.
+            Some(RDKafkaErrorCode::PurgeInflight | RDKafkaErrorCode::PurgeQueue) => {
                 format!("the run's time was up before it was acknowledged{unknown}")
             }
-            Some(RDKafkaErrorCode::PurgeQueue) => "the run's time was up before it was sent".to_owned(),
             _ => format!("Kafka refuses it: {error}"),
         };
         self.fail(record, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The client has sent such a record, and taken it back into its queue to send it again: `freshet replay` must not take it for
+    /// one that is surely not on the topic.
+    #[test]
+    fn what_is_purged_from_the_queue_may_have_been_stored() {
+        let mut published = Published::default();
+        for code in [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight, RDKafkaErrorCode::MessageTimedOut] {
+            published.failed(b"{}".to_vec(), &KafkaError::MessageProduction(code));
+        }
+        for failure in published.failures {
+            assert!(failure.reason.contains("may have been stored"), "{}", failure.reason);
+        }
     }
 }

@@ -152,6 +152,21 @@ async fn an_answer_goes_wrong_as_often_as_ordered_and_takes_nobody_with_it() {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_loses_its_people_and_an_incomplete_one_their_addresses() {
+    let api = Api::start(ApiOptions { distinct: true, ..ApiOptions::default() }).await.unwrap();
+    assert_eq!(people(&api, 3).await.len(), 3);
+    api.fail_next(1, Fault::CutOff);
+    let (status, _, body) = get(&api, "?results=4").await;
+    assert!(status == 200 && body.contains("email") && !body.ends_with("0\r\n\r\n"), "{body}");
+    assert_eq!((api.served(), api.lost().first()), (7, Some(&(3..7))));
+    api.fail_next(1, Fault::Incomplete);
+    let incomplete = people(&api, 4).await;
+    assert_eq!(incomplete.iter().filter(|person| person["email"].is_string()).count(), 2);
+    assert!(incomplete.iter().all(|person| person["name"]["first"].is_string()));
+    assert_eq!((api.served(), api.lost().len()), (11, 1));
+}
+
+#[tokio::test]
 async fn odd_requests_get_one_person_and_greedy_ones_5000() {
     assert_eq!([results(""), results("results=0"), results("results=x"), results("nat=de&results=7")], [1, 1, 1, 7]);
     assert_eq!(results("results=999999"), MOST_PEOPLE);

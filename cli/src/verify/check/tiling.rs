@@ -21,10 +21,12 @@ pub(crate) fn check(
         if let Some(metadata) = sound_metadata(place, object, said) {
             row.from = row.from.or(Some(object.key.start));
             row.to = row.to.max(Some(metadata.end));
-            row.rows += metadata.records;
-            row.dead_letters += metadata.dead_letters;
+            // What an object says of itself need not be true.
+            row.rows = row.rows.saturating_add(metadata.records);
+            row.dead_letters = row.dead_letters.saturating_add(metadata.dead_letters);
             let known = metadata.records.saturating_add(metadata.dead_letters);
-            row.gaps += length(object.key.start, metadata.end).saturating_sub(known);
+            let gaps = length(object.key.start, metadata.end).saturating_sub(known);
+            row.gaps = row.gaps.saturating_add(gaps);
         }
     }
     walk.reach_ledger(said);

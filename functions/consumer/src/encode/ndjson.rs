@@ -83,7 +83,7 @@ impl NdjsonEncoder {
 
 /// Out of the range of years 1 to 9999 there is no such text: the nearest end stands for it.
 fn sql_timestamp(micros: i64) -> impl std::fmt::Display {
-    let end = if micros < 0 { Timestamp::MIN } else { Timestamp::MAX };
-    let time = Timestamp::from_microsecond(micros).unwrap_or(end);
+    const YEAR_ONE: i64 = -62_135_596_800_000_000;
+    let time = Timestamp::from_microsecond(micros.max(YEAR_ONE)).unwrap_or(Timestamp::MAX);
     time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S%.6f").to_string()
 }

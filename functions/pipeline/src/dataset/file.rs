@@ -107,7 +107,7 @@ impl Yaml {
 impl YamlSource {
     fn check(self) -> Result<Source, Wrong> {
         if !self.url.value.starts_with("https://") && !self.url.value.starts_with("http://") {
-            return Err(wrong(&self.url, format!("`{}` is no URL: write https://…", self.url.value)));
+            return Err(wrong(&self.url, format!("{} is no URL: write https://…", quoted(&self.url.value))));
         }
         Ok(Source {
             url: self.url.value,
@@ -157,7 +157,8 @@ impl YamlTopic {
         let name = &self.name.value;
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || name.len() > 249 || !name.chars().all(legal) || name == "." || name == ".." {
-            let reason = format!("`{name}` is no topic name: up to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`");
+            let name = quoted(name);
+            let reason = format!("{name} is no topic name: up to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`");
             return Err(wrong(&self.name, reason));
         }
         if !(1..=10_000).contains(&self.partitions.value) {
@@ -192,10 +193,12 @@ impl YamlLake {
             (format @ ("parquet" | "ndjson"), Some(codec)) => {
                 let known = if format == "parquet" { "zstd, snappy, none" } else { "gzip, zstd, none" };
                 let place = self.codec.as_ref().unwrap_or(&self.format);
-                return Err(wrong(place, format!("unknown codec `{codec}` for {format}: use one of {known}")));
+                let codec = quoted(codec);
+                return Err(wrong(place, format!("unknown codec {codec} for {format}: use one of {known}")));
             }
             (format, _) => {
-                return Err(wrong(&self.format, format!("unknown format `{format}`: use parquet or ndjson")));
+                let format = quoted(format);
+                return Err(wrong(&self.format, format!("unknown format {format}: use parquet or ndjson")));
             }
         };
         Ok(Lake { prefix: self.prefix.value, format })
@@ -210,7 +213,8 @@ pub fn check_prefix(prefix: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "`{prefix}` is no lake prefix: letters, digits, `_`, `-`, `.`, with `/` between parts only; Athena skips parts that begin with `_` or `.`"
+        "{} is no lake prefix: letters, digits, `_`, `-`, `.`, with `/` between parts only; Athena skips parts that begin with `_` or `.`",
+        quoted(prefix)
     ))
 }
 
@@ -270,13 +274,14 @@ impl YamlColumn {
             "double" => Type::Double,
             "timestamp" => Type::Timestamp,
             other => {
-                let reason = format!("unknown type `{other}`: use one of string, boolean, integer, double, timestamp");
+                let other = quoted(other);
+                let reason = format!("unknown type {other}: use one of string, boolean, integer, double, timestamp");
                 return Err(wrong(&self.kind, reason));
             }
         };
         if let Some(hash) = &self.hash {
             if hash.value != "hmac-sha256" {
-                return Err(wrong(hash, format!("unknown hash `{}`: use hmac-sha256", hash.value)));
+                return Err(wrong(hash, format!("unknown hash {}: use hmac-sha256", quoted(&hash.value))));
             }
             if kind != Type::String {
                 return Err(wrong(hash, format!("a hashed column is a string, not {kind}: change its type")));
@@ -299,36 +304,42 @@ fn check_name(name: &Spanned<String>, what: &str) -> Result<(), Wrong> {
     let text = name.value.as_str();
     let begins = text.starts_with(|c: char| c.is_ascii_lowercase());
     if text.starts_with('_') {
-        return Err(wrong(name, format!("`{text}` is reserved: names that begin with `_` are the system's")));
+        return Err(wrong(name, format!("{} is reserved: names that begin with `_` are the system's", quoted(text))));
     }
     if begins && text.len() <= 128 && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
         return Ok(());
     }
-    Err(wrong(name, format!("`{text}` is not {what}: up to 128 of a-z, 0-9 and `_`, beginning with a letter")))
+    let text = quoted(text);
+    Err(wrong(name, format!("{text} is not {what}: up to 128 of a-z, 0-9 and `_`, beginning with a letter")))
 }
 
 /// Far above what a column needs, and far below where the library's recursion would end the process.
 const LONGEST_EXPRESSION: usize = 1_000;
+/// How much larger than what it is given an expression's result may be made by its form.
+const MOST_COPIES: u64 = 1_000;
 
 fn compile(expression: &Spanned<String>) -> Result<Expression, Wrong> {
-    if expression.value.len() > LONGEST_EXPRESSION {
+    let text = &expression.value;
+    if text.len() > LONGEST_EXPRESSION {
         return Err(wrong(
             expression,
             format!("a JMESPath expression can have {LONGEST_EXPRESSION} characters at most"),
         ));
     }
-    let compiled = jmespath::compile(&expression.value)
-        .map_err(|e| wrong(expression, format!("bad JMESPath expression `{}`: {}", expression.value, e.reason)))?;
-    if huge_step(&expression.value) {
-        return Err(wrong(
-            expression,
-            format!("a slice in `{}` has a number of more than six digits", expression.value),
-        ));
+    let shown = quoted(text);
+    let compiled = jmespath::compile(text)
+        .map_err(|e| wrong(expression, format!("bad JMESPath expression {shown}: {}", cut(&e.reason.to_string()))))?;
+    if huge_step(text) {
+        return Err(wrong(expression, format!("a slice in {shown} has a number of more than six digits")));
     }
-    match unknown_function(compiled.as_ast()) {
-        Some(name) => Err(wrong(expression, format!("JMESPath has no function `{name}`, in `{}`", expression.value))),
-        None => Ok(compiled),
+    if let Some(name) = unknown_function(compiled.as_ast()) {
+        return Err(wrong(expression, format!("JMESPath has no function {}, in {shown}", quoted(name))));
     }
+    if copies(compiled.as_ast()) > MOST_COPIES {
+        let reason = format!("{shown} makes {MOST_COPIES} copies and more of what it is given: nest fewer lists in it");
+        return Err(wrong(expression, reason));
+    }
+    Ok(compiled)
 }
 
 /// Slices with such numbers overflow in the library, once the API's array is long enough.
@@ -358,6 +369,65 @@ fn unknown_function(ast: &jmespath::ast::Ast) -> Option<&str> {
         Ast::MultiList { elements, .. } => elements.iter().find_map(unknown_function),
         Ast::MultiHash { elements, .. } => elements.iter().find_map(|pair| unknown_function(&pair.value)),
         Ast::Identity { .. } | Ast::Field { .. } | Ast::Index { .. } | Ast::Literal { .. } | Ast::Slice { .. } => None,
+    }
+}
+
+/// How many times larger than what it is given a result can become: each step of `[@, @] | [@, @] | …` doubles it, and a line of
+/// them would fill any memory. An upper bound.
+fn copies(ast: &jmespath::ast::Ast) -> u64 {
+    use jmespath::ast::Ast;
+    let both = |lhs: &Ast, rhs: &Ast| copies(lhs).saturating_mul(copies(rhs));
+    let most = |lhs: &Ast, rhs: &Ast| copies(lhs).max(copies(rhs));
+    let sum = |parts: &mut dyn Iterator<Item = u64>| parts.fold(0, u64::saturating_add).max(1);
+    match ast {
+        Ast::Identity { .. } | Ast::Field { .. } | Ast::Index { .. } | Ast::Slice { .. } => 1,
+        Ast::Literal { value, .. } => elements(value),
+        Ast::Subexpr { lhs, rhs, .. } | Ast::Projection { lhs, rhs, .. } => both(lhs, rhs),
+        Ast::And { lhs, rhs, .. } | Ast::Or { lhs, rhs, .. } | Ast::Comparison { lhs, rhs, .. } => most(lhs, rhs),
+        Ast::Condition { predicate, then, .. } => most(predicate, then),
+        Ast::Expref { ast: node, .. }
+        | Ast::Flatten { node, .. }
+        | Ast::Not { node, .. }
+        | Ast::ObjectValues { node, .. } => copies(node),
+        Ast::MultiList { elements, .. } => sum(&mut elements.iter().map(copies)),
+        Ast::MultiHash { elements, .. } => sum(&mut elements.iter().map(|pair| copies(&pair.value))),
+        Ast::Function { name, args, .. } => {
+            let of_args: Vec<u64> = args.iter().map(copies).collect();
+            let all = of_args.iter().fold(1, |product: u64, factor| product.saturating_mul(*factor));
+            match (name.as_str(), args.first()) {
+                // What is put between the parts comes as often as there are parts.
+                ("join", Some(Ast::Literal { .. })) => all,
+                ("join", _) => all.saturating_mul(32),
+                // Quotes and backslashes are doubled.
+                ("to_string", _) => all.saturating_mul(2),
+                ("merge", _) => sum(&mut of_args.into_iter()),
+                _ if args.iter().any(|arg| matches!(arg, Ast::Expref { .. })) => all,
+                _ => of_args.into_iter().max().unwrap_or(1),
+            }
+        }
+    }
+}
+
+/// Of a literal: a projection over it does what follows for each.
+fn elements(value: &jmespath::Variable) -> u64 {
+    let within: u64 = match value {
+        jmespath::Variable::Array(found) => found.iter().map(|value| elements(value)).sum(),
+        jmespath::Variable::Object(found) => found.values().map(|value| elements(value)).sum(),
+        _ => 1,
+    };
+    within.max(1)
+}
+
+/// A value in an error: as much of it as tells which one is meant.
+fn quoted(text: &str) -> String {
+    format!("`{}`", cut(text))
+}
+
+pub(super) fn cut(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }
 

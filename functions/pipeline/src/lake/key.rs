@@ -60,7 +60,9 @@ impl FromStr for Directory {
             return Err(error());
         }
         let start = date.at(hour, 0, 0, 0).to_zoned(TimeZone::UTC).map_err(|_| error())?;
-        Ok(Directory::of(start.timestamp().as_millisecond()))
+        let directory = Directory::of(start.timestamp().as_millisecond());
+        // Only what would be written again to the letter: `hour=+5`, or a date with a time, are somebody else's.
+        if directory.to_string() == text { Ok(directory) } else { Err(error()) }
     }
 }
 
@@ -100,6 +102,13 @@ pub struct LettersKey {
     pub end: i64,
 }
 
+impl LettersKey {
+    fn name(&self, hash: &str) -> String {
+        let LettersKey { topic, partition, epoch, start, end } = self;
+        format!("{topic}+{partition}+e{epoch}+{start:020}-{end:020}+{hash}")
+    }
+}
+
 /// The prefixes of one lake, and every key in it.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -130,7 +139,7 @@ impl Layout {
             extension: extension.to_owned(),
         };
         // Only what would be written again to the letter: `+1` or `01` are somebody else's names.
-        (self.data(&parsed) == key).then_some(parsed)
+        (parsed.partition >= 0 && parsed.start >= 0 && self.data(&parsed) == key).then_some(parsed)
     }
 
     /// Where the data objects of a topic-partition lie in one directory, whatever their epoch.
@@ -178,7 +187,8 @@ impl Layout {
     pub fn dead_letters_of_range(&self, data: &DataKey, end: i64, content_sha256: &str) -> String {
         let DataKey { directory, topic, partition, epoch, start, .. } = data;
         let hash: String = content_sha256.chars().take(16).collect();
-        self.dead_letters(*directory, &format!("{topic}+{partition}+e{epoch}+{start:020}-{end:020}+{hash}"))
+        let range = LettersKey { topic: topic.clone(), partition: *partition, epoch: *epoch, start: *start, end };
+        self.dead_letters(*directory, &range.name(&hash))
     }
 
     /// Reads a key made with [`Layout::dead_letters_of_range`]; `None` for any other, such as the producer's letters.
@@ -187,14 +197,16 @@ impl Layout {
         let mut parts = name.split('+');
         let (topic, partition, epoch, range) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let (start, end) = range.split_once('-')?;
-        let _hash = parts.next()?;
-        Some(LettersKey {
+        let hash = parts.next()?;
+        let parsed = LettersKey {
             topic: topic.to_owned(),
             partition: partition.parse().ok()?,
             epoch: epoch.strip_prefix('e')?.parse().ok()?,
             start: start.parse().ok()?,
             end: end.parse().ok()?,
-        })
+        };
+        let sound = parsed.partition >= 0 && (0..=parsed.end).contains(&parsed.start);
+        (sound && parsed.name(hash) == name).then_some(parsed)
     }
 }
 

@@ -28,7 +28,12 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn parse(body: &[u8]) -> Result<Ledger, serde_json::Error> {
-        serde_json::from_slice(body)
+        let ledger: Ledger = serde_json::from_slice(body)?;
+        // A range cannot start below the first offset that there is.
+        if ledger.next_offset < 0 {
+            return Err(serde::de::Error::custom(format_args!("its next_offset is {}", ledger.next_offset)));
+        }
+        Ok(ledger)
     }
 
     pub fn to_json(&self) -> Vec<u8> {
@@ -38,7 +43,7 @@ impl Ledger {
 
     /// Moves behind a stored range. Everything only ever grows, whoever comes first.
     pub fn advance(&mut self, end: i64, directory: Directory, newest_timestamp: Option<i64>) {
-        self.next_offset = self.next_offset.max(end + 1);
+        self.next_offset = self.next_offset.max(end.saturating_add(1));
         self.directory = self.directory.max(Some(directory));
         self.newest_timestamp = self.newest_timestamp.max(newest_timestamp);
     }
