@@ -5,9 +5,9 @@ use std::io::Read;
 
 use pipeline::lake::DeadLetter;
 
-use super::memory_store::Bucket;
+use super::memory_store::{Bucket, Stored};
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowId {
     pub epoch: u32,
     pub partition: i32,
@@ -20,21 +20,26 @@ fn lines(bytes: &[u8]) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Each row of the NDJSON data objects, as often as it is stored, with its `text`.
-pub fn rows(bucket: &Bucket) -> Vec<(RowId, Option<String>)> {
+/// The rows of an NDJSON data object, as they stand there.
+pub fn rows_of(object: &Stored) -> Vec<(RowId, serde_json::Value)> {
+    let row = |line: serde_json::Value| {
+        let number = |name: &str| line[name].as_i64().unwrap();
+        let (epoch, partition) = (number("_epoch") as u32, number("_partition") as i32);
+        (RowId { epoch, partition, offset: number("_offset") }, line)
+    };
+    lines(&object.body).into_iter().map(row).collect()
+}
+
+/// Those of all NDJSON data objects, each as often as it is stored.
+pub fn rows_whole(bucket: &Bucket) -> Vec<(RowId, serde_json::Value)> {
     let data = bucket.objects.iter().filter(|(key, _)| key.contains("/hour=") && key.ends_with(".json.gz"));
-    let mut rows = Vec::new();
-    for (_, object) in data {
-        for line in lines(&object.body) {
-            let number = |name: &str| line[name].as_i64().unwrap();
-            let id = RowId {
-                epoch: number("_epoch") as u32,
-                partition: number("_partition") as i32,
-                offset: number("_offset"),
-            };
-            rows.push((id, line["text"].as_str().map(str::to_owned)));
-        }
-    }
+    data.flat_map(|(_, object)| rows_of(object)).collect()
+}
+
+/// The same, each with its `text`.
+pub fn rows(bucket: &Bucket) -> Vec<(RowId, Option<String>)> {
+    let text = |line: serde_json::Value| line["text"].as_str().map(str::to_owned);
+    let mut rows: Vec<_> = rows_whole(bucket).into_iter().map(|(id, line)| (id, text(line))).collect();
     rows.sort();
     rows
 }
