@@ -143,18 +143,10 @@ def handler(s3, batch, cache, poison, now, say, p):
     return True
 
 def rebuild(s3):
-    """`freshet ledger rebuild`, after the ledger was deleted. Where the objects do not bear out a ledger, it says to move away
-    one that is surplus; None where none is."""
-    while True:
-        data = {k: v for k, (v, _) in s3.objects.items() if 'rows' in v}
-        epoch = max(v['epoch'] for v in data.values())
-        of_epoch = sorted((v for v in data.values() if v['epoch'] == epoch), key=lambda v: (v['start'], v['dir']))
-        if all(a['end'] + 1 == b['start'] for a, b in zip(of_epoch, of_epoch[1:])): break
-        times = Counter(row for v in data.values() for row in v['rows'])
-        surplus = [k for k, v in data.items() if v['rows'] and all(times[row] > 1 for row in v['rows'])]
-        if not surplus: return None
-        s3.objects.pop(surplus[0])
-    return {'next': of_epoch[-1]['end'] + 1, 'epoch': epoch, 'newest': max(v['newest'] for v in of_epoch), 'dir': max(v['dir'] for v in of_epoch)}
+    """`freshet ledger rebuild`, after the ledger was deleted: behind all objects, also where two overlap."""
+    data = [v for v, _ in s3.objects.values() if 'rows' in v]
+    data = [v for v in data if v['epoch'] == max(v['epoch'] for v in data)]
+    return {'next': max(v['end'] for v in data) + 1, 'epoch': data[0]['epoch'], 'newest': max(v['newest'] for v in data), 'dir': max(v['dir'] for v in data)}
 
 def history(seed, p, backwards=False, lives=1, behind=None, expire=False, compact=False, create_time=False):
     """What is wrong at the end of one history, or None."""
@@ -213,9 +205,7 @@ def history(seed, p, backwards=False, lives=1, behind=None, expire=False, compac
             # What was taken for repeats is delivered again.
             if plan == 'reset': reset(); source = 0
             if plan == 'rebuild':
-                ledger = rebuild(s3)
-                if ledger is None: return 'stuck'
-                s3.objects.pop(LEDGER); s3.put(LEDGER, ledger); [cache.clear() for cache in caches]
+                s3.objects.pop(LEDGER); s3.put(LEDGER, rebuild(s3)); [cache.clear() for cache in caches]
             plan, in_a_row = None, 0
         if current is None and plan is None and source < n and r.random() < .5:
             s = source

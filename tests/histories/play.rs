@@ -25,7 +25,7 @@ use tracing::{Dispatch, Event, Id, Level, Metadata, Subscriber, dispatcher, span
 use super::history::{Action, History, OnTopic, World, logs};
 use crate::support::events::*;
 use crate::support::memory_store::MemoryStore;
-use crate::support::rows::{RowId, dead_letter_objects, rows_of, rows_whole};
+use crate::support::rows::{dead_letter_objects, rows_whole};
 
 const LEDGER: &str = "_ledger/texts/texts/0.json";
 const QUARTER_MS: i64 = 15 * 60_000;
@@ -402,40 +402,11 @@ impl Play {
                 self.committed = 0;
                 self.reset()
             }
-            Some(Cure::Rebuild) => self.rebuild(),
-        }
-    }
-
-    /// Where the objects do not bear out a ledger, the refusal says to move away what is surplus.
-    fn rebuild(&mut self) -> Result<(), TestCaseError> {
-        self.store.bucket().objects.remove(LEDGER);
-        loop {
-            let plan = at_once(plan::rebuild(&self.store, &target(), Some(("texts".into(), 0)), None));
-            match &plan {
-                Err(error) if error.to_string().contains("move the one that is surplus out of the prefix") => {
-                    let surplus = self.surplus();
-                    prop_assert!(surplus.is_some(), "stuck: no object is surplus: {error}");
-                    self.store.bucket().objects.remove(&surplus.unwrap());
-                }
-                _ => return self.apply(plan),
+            Some(Cure::Rebuild) => {
+                self.store.bucket().objects.remove(LEDGER);
+                self.apply(at_once(plan::rebuild(&self.store, &target(), Some(("texts".into(), 0)), None)))
             }
         }
-    }
-
-    /// An object all of whose rows lie in others too.
-    fn surplus(&self) -> Option<String> {
-        let bucket = self.store.bucket();
-        let mut times: HashMap<RowId, u64> = HashMap::new();
-        let mut ids: HashMap<&String, Vec<RowId>> = HashMap::new();
-        for (key, stored) in &bucket.objects {
-            if target().layout.parse_data(key).is_some() {
-                let of_object: Vec<RowId> = rows_of(stored).into_iter().map(|(id, _)| id).collect();
-                of_object.iter().for_each(|id| *times.entry(id.clone()).or_default() += 1);
-                ids.insert(key, of_object);
-            }
-        }
-        let surplus = |of_object: &Vec<RowId>| !of_object.is_empty() && of_object.iter().all(|id| times[id] > 1);
-        ids.into_iter().find(|(_, of_object)| surplus(of_object)).map(|(key, _)| key.clone())
     }
 
     fn remove(&mut self, index: usize) -> LiveAttempt {

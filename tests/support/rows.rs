@@ -5,9 +5,9 @@ use std::io::Read;
 
 use pipeline::lake::DeadLetter;
 
-use super::memory_store::{Bucket, Stored};
+use super::memory_store::Bucket;
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowId {
     pub epoch: u32,
     pub partition: i32,
@@ -20,20 +20,15 @@ fn lines(bytes: &[u8]) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The rows of an NDJSON data object, as they stand there.
-pub fn rows_of(object: &Stored) -> Vec<(RowId, serde_json::Value)> {
+/// Each row of the NDJSON data objects, as often as it is stored, as it stands there.
+pub fn rows_whole(bucket: &Bucket) -> Vec<(RowId, serde_json::Value)> {
+    let data = bucket.objects.iter().filter(|(key, _)| key.contains("/hour=") && key.ends_with(".json.gz"));
     let row = |line: serde_json::Value| {
         let number = |name: &str| line[name].as_i64().unwrap();
         let (epoch, partition) = (number("_epoch") as u32, number("_partition") as i32);
         (RowId { epoch, partition, offset: number("_offset") }, line)
     };
-    lines(&object.body).into_iter().map(row).collect()
-}
-
-/// Those of all NDJSON data objects, each as often as it is stored.
-pub fn rows_whole(bucket: &Bucket) -> Vec<(RowId, serde_json::Value)> {
-    let data = bucket.objects.iter().filter(|(key, _)| key.contains("/hour=") && key.ends_with(".json.gz"));
-    data.flat_map(|(_, object)| rows_of(object)).collect()
+    data.flat_map(|(_, object)| lines(&object.body)).map(row).collect()
 }
 
 /// The same, each with its `text`.
