@@ -8,7 +8,7 @@
 //! topic made anew looks like the old one. There a record may be missing where that was noticed, and the operator does what
 //! the messages say, with the commands of `freshet ledger`.
 //!
-//! `make test` plays a thousand of each world (`PROPTEST_CASES` sets the number; a failure is shrunk and its seed kept by
+//! `make test` plays a few hundred of each world (`PROPTEST_CASES` sets the number; a failure is shrunk and its seed kept by
 //! proptest), `make prove HISTORIES=1000000` as many as it is told to, on all cores.
 
 mod history;
@@ -28,7 +28,7 @@ fn config() -> ProptestConfig {
     // What the environment says (PROPTEST_CASES, PROPTEST_MAX_SHRINK_ITERS) wins over the numbers given here.
     let given = |name: &str, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     ProptestConfig {
-        cases: given("PROPTEST_CASES", 1_000),
+        cases: given("PROPTEST_CASES", 600),
         rng_algorithm: ALGORITHM,
         max_shrink_iters: given("PROPTEST_MAX_SHRINK_ITERS", 2_000),
         ..ProptestConfig::default()

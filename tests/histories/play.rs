@@ -1,6 +1,5 @@
 //! Plays one history on the real handler, with an operator who does what the consumer's messages say, and judges its end.
 
-use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::ops::RangeInclusive;
@@ -19,11 +18,10 @@ use pipeline::dataset::Dataset;
 use pipeline::lake::{Directory, Layout, Ledger, PutRequest};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use tracing::field::{Field, Visit};
-use tracing::{Dispatch, Event, Id, Level, Metadata, Subscriber, dispatcher, span};
 
 use super::history::{Action, History, OnTopic, World, logs};
 use crate::support::events::*;
+use crate::support::gaps;
 use crate::support::memory_store::MemoryStore;
 use crate::support::rows::{dead_letter_objects, rows_whole};
 
@@ -122,55 +120,6 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
         Poll::Ready(value) => value,
         Poll::Pending => panic!("the store lets nobody wait"),
     }
-}
-
-/// Hears which ranges the consumer says to have gaps, at the moment when it says so.
-struct Ears;
-
-thread_local! {
-    static HEARD: RefCell<Vec<(i64, i64)>> = const { RefCell::new(Vec::new()) };
-}
-
-static EARS: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Ears));
-
-impl Subscriber for Ears {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN && metadata.target() == "consumer::handler"
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        #[derive(Default)]
-        struct Range {
-            start: Option<i64>,
-            end: Option<i64>,
-        }
-        impl Visit for Range {
-            fn record_i64(&mut self, field: &Field, value: i64) {
-                match field.name() {
-                    "start" => self.start = Some(value),
-                    "end" => self.end = Some(value),
-                    _ => {}
-                }
-            }
-
-            fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
-        }
-        let mut range = Range::default();
-        event.record(&mut range);
-        HEARD.with_borrow_mut(|heard| heard.extend(range.start.zip(range.end)));
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
 
 impl Play {
@@ -301,9 +250,9 @@ impl Play {
         let attempt = &mut self.live[index];
         attempt.store.grant();
         let future = attempt.future.as_mut();
-        let polled = dispatcher::with_default(&EARS, || future.poll(&mut Context::from_waker(Waker::noop())));
+        let (polled, gaps) = gaps::said(|| future.poll(&mut Context::from_waker(Waker::noop())));
         let life = attempt.life;
-        self.gaps.extend(HEARD.take().into_iter().map(|(start, end)| (life, start..=end)));
+        self.gaps.extend(gaps.into_iter().map(|range| (life, range)));
         self.see_the_first_ledger();
         let Poll::Ready(result) = polled else { return Ok(()) };
         let current = self.current == Some(index);
