@@ -6,8 +6,8 @@
                                                 (20000), as lines of guard, what was found, world, number of the history
 
 Each history: a log (offset gaps, hours that change, poison records), an event source that delivers at least once (batches of
-any size, forgets attempts that are still alive, redelivers committed offsets), attempts interleaved step by step, crashes at
-every step, PUTs of dead attempts that land later, two decoder versions at once. The operator does what the messages say. A row
+any size, forgets attempts that are still alive, redelivers committed offsets), attempts interleaved step by step, halted, killed at
+any step, PUTs of dead attempts that land later, two decoder versions at once. The operator does what the messages say. A row
 of the table is the protocol, or the protocol with one guard taken out; a column is a world. A cell counts histories in which a
 record was stored twice / lost and nobody noticed / could not be stored, or in which a row lies in the wrong hour: one
 that was passed, or one that has not come.
@@ -189,7 +189,7 @@ def history(seed, p, backwards=False, lives=1, behind=None, expire=False, compac
     def reset():
         nonlocal stops, in_a_row
         s3.put(LEDGER, s3.get(LEDGER)[0] | {'next': logs[at][0][0], 'epoch': at, 'newest': -1}); stops = in_a_row = 0
-    for _ in range(30000):
+    for tick in range(30000):
         log = logs[at]; n = len(log)
         # The topic is made anew once its records are consumed, or in the middle of it: what nobody has consumed is gone.
         if at + 1 == len(logs) and source >= n and not live: break
@@ -213,13 +213,15 @@ def history(seed, p, backwards=False, lives=1, behind=None, expire=False, compac
             places = [i for i in range(s, n) if i not in gone][:r.randint(1, 15)]
             slot = r.choice([c for c in range(3) if c not in busy] + ['new']); cache = caches[slot] if slot != 'new' else {}
             batch = [log[i] for i in places]
-            current = dict(g=handler(s3, batch, cache, poisons[r.randrange(2)], now, say, p), e=places[-1], slot=slot, wire=None, at=at, steps=0, now=now)
+            current = dict(g=handler(s3, batch, cache, poisons[r.randrange(2)], now, say, p), e=places[-1], slot=slot, wire=None, at=at, steps=0, now=now, asleep=0)
             busy.add(slot); live.append(current)
         if late and r.random() < .05: late.pop(r.randrange(len(late)))[0]()
         if current is not None and r.random() < .03: current = None       # the event source forgets it; it lives on
-        if not live: continue
-        a = r.choice(live)
+        awake = [a for a in live if a['asleep'] < tick]
+        if not awake: continue
+        a = r.choice(awake)
         if r.random() < .03: kill(a); continue
+        if r.random() < .05: a['asleep'] = tick + r.randint(10, 200); continue
         try: a['wire'] = next(a['g']); a['steps'] += 1
         except StopIteration:
             stops = in_a_row = 0
