@@ -3,7 +3,7 @@
 
     tests/exactly_once.py [HISTORIES]           a table: HISTORIES a cell (1000)
     tests/exactly_once.py --find [HISTORIES]    for each guard that is taken out the first history that shows it, of so many
-                                                (20000), as lines of guard, what was found, world, number of the history
+                                                (40000), as lines of guard, what was found, world, number of the history
 
 Each history: a log (offset gaps, hours that change, poison records), an event source that delivers at least once (batches of
 any size, forgets attempts that are still alive, redelivers committed offsets), attempts interleaved step by step, halted, killed at
@@ -304,4 +304,4 @@ def find(total):
 
 if __name__ == '__main__':
     numbers = [int(x) for x in sys.argv[1:] if x.isdigit()]
-    find(*numbers or [20000]) if '--find' in sys.argv else table(*numbers or [1000])
+    find(*numbers or [40000]) if '--find' in sys.argv else table(*numbers or [1000])
