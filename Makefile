@@ -27,7 +27,8 @@ help: ## Print this list
 	@echo '  make demo KEEP=1           keep the schedule running until Ctrl-C'
 	@echo '  make test PROPTEST_CASES=100000   a longer search for histories that break the protocol'
 	@echo '  make prove SECONDS=3600    inject faults for that long (600 unless told otherwise)'
-	@echo '  make prove SEED=42         the choices of an earlier run once more'
+	@echo '  make prove HISTORIES=1000000   play that many histories on the handler instead, on all cores'
+	@echo '  make prove SEED=42         the choices of an earlier run once more (with HISTORIES=… too)'
 
 .PHONY: demo
 demo: toolchain ## Run the whole pipeline on this machine, without Docker, and query what it stored
@@ -120,16 +121,27 @@ aws-smoke: toolchain perl ## The whole way on a real AWS account, then destroyed
 	tests/cloud/aws-smoke.sh
 
 .PHONY: mutations
-mutations: toolchain perl ## Take out each guard of the protocol in turn: the tests must notice (a quarter of an hour)
+mutations: toolchain perl ## Take out each guard of the protocol in turn: model and tests must notice (half an hour)
 	tests/mutations.sh
 
 # bash has a variable of that name for itself, which reaches make where somebody exports it: only the command line counts.
 PROVE_SECONDS := $(if $(filter command%,$(origin SECONDS)),$(SECONDS),600)
 .PHONY: prove
-prove: toolchain perl broker ## Break everything around the consumer, and prove that each record is stored once (SECONDS=, SEED=)
+prove: toolchain perl ## Break everything around the consumer, and prove that each record is stored once (SECONDS=, SEED=, HISTORIES=)
+	@$(MAKE) $(if $(HISTORIES),prove-histories,prove-faults)
+
+.PHONY: prove-faults
+prove-faults: broker
 	$(CARGO) build --locked --workspace --bins
 	PROVE_SECONDS=$(PROVE_SECONDS) PROVE_SEED=$(SEED) FRESHET_REQUIRE_ALL=1 \
 		$(TEST) --workspace --test pipeline -- --nocapture whatever_fails
+
+# The function's metrics, a line an attempt, go to standard output; progress and table to standard error. HISTORY= is the number
+# of the first one.
+.PHONY: prove-histories
+prove-histories:
+	PROVE_HISTORIES=$(HISTORIES) PROVE_SEED=$(SEED) PROVE_HISTORY=$(HISTORY) $(CARGO) test --locked --workspace --test pipeline \
+		-- --ignored --exact --nocapture histories::long::each_of_very_many_histories_stores_each_record_once >/dev/null
 
 .PHONY: broker
 broker: toolchain ## Build the embedded Kafka broker (a workspace of its own)
