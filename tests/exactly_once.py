@@ -242,7 +242,9 @@ def history(seed, p, backwards=False, lives=1, behind=None, expire=False, compac
                 # A false alarm: of a record that lay in the future, or that was gone before the ledger came to be.
                 if not (create_time or expire or compact): return 'stuck'
                 s3.put(LEDGER, led[0] | {'newest': max(led[0]['newest'], stop.args[1])})
-            elif why == 'records are gone' and in_a_row > 1: plan = 'rebuild'
+            elif why == 'records are gone':
+                if not (expire or compact or behind): return 'stuck'
+                if in_a_row > 1: plan = 'rebuild'
             elif why == 'wait': plan = 'wait'
     else: return 'stuck'
     for request, _ in late: request()

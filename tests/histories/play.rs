@@ -301,6 +301,8 @@ impl Play {
             let timestamp = command.split('`').next().and_then(|text| text.parse().ok()).unwrap();
             self.apply(at_once(plan::accept(&self.store, &target(), "texts", 0, timestamp)))?;
         } else if cure.contains("freshet ledger rebuild") {
+            let may_be = self.world.loses_records() || self.world.begins_anew_earlier();
+            prop_assert!(may_be, "stuck: a false alarm: {error}");
             // The message says: if it repeats.
             if self.stops_in_a_row > 1 {
                 self.planned = Some(Cure::Rebuild);
