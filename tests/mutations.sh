@@ -46,7 +46,7 @@ fault() {
 
 # What the model finds when a guard is out, as a cell; empty where it finds nothing.
 model_finds() {
-    while [ ! -e "$copy/model" ]; do sleep 1; done
+    while [ ! -e "$copy/model" ] && kill -0 "$model_process" 2>/dev/null; do sleep 1; done
     awk -F '\t' -v guard="$1" '$1 == guard && $2 != "-" { print $2 ": " $3 ", history " $4 }' "$copy/model"
 }
 
@@ -70,7 +70,7 @@ mutate() {
     binary=$(sed -n 's/^ *Executable main.rs (\(.*\))$/\1/p' "$log")
     # The time at which a test is said to have failed stands before its name.
     local status=0
-    (cd "$copy/tests" && PROPTEST_CASES=${PROPTEST_CASES:-200} PROPTEST_MAX_SHRINK_ITERS=0 timeout 600 "$binary" exactly_once histories 2>&1 |
+    (cd "$copy/tests" && PROPTEST_CASES=${PROPTEST_CASES:-200} PROPTEST_MAX_SHRINK_ITERS=0 timeout 300 "$binary" exactly_once histories 2>&1 |
         perl -MTime::HiRes=time -ne 'BEGIN { $begin = time } printf "%.1f %s\n", time - $begin, $1 if /^test (\S+) \.\.\. FAILED/') >"$log" || status=$?
     # 101: some failed.
     [ $status -eq 0 ] || [ $status -eq 101 ] || fault "'$name': the tests did not come to an end ($status)"
@@ -104,6 +104,7 @@ seed_build
 : >"$table"
 # While the first mutation is compiled.
 (python3 tests/exactly_once.py --find >"$copy/model.part" && mv "$copy/model.part" "$copy/model") &
+model_process=$!
 say '| guard taken out | the model finds | the tests find | seconds |'
 say '|---|---|---|---|'
 mutate 'adopt the end: go on behind the first offset instead' adopt $handler 's/end: theirs\.end,/end: first.offset,/'
@@ -137,7 +138,7 @@ ruled_out 'never overwrite an object' create_only 'ruled out by the types: the s
 ruled_out 'never overwrite dead letters' letters_by_start 'ruled out by the types: the store has no such PUT'
 ruled_out 'read the ledger for each batch' cached 'ruled out by the types: the handler has no field to keep one in'
 # In step: each variant of the model has its row, and each row's variant is the model's.
-wait
+wait "$model_process"
 variants=" $(cut -f 1 "$copy/model" | paste -sd' ') "
 for variant in $variants; do
     [[ $named == *" $variant "* ]] || fault "the model's variant '$variant' has no row"
