@@ -280,6 +280,33 @@ async fn an_attempt_that_sees_the_epoch_move_stops() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_comes_late_never_moves_the_ledger_back() {
+    let store = MemoryStore::new();
+    deliver(&store, &log(0..1)).await.unwrap();
+    let late = store.gated();
+    let batch = event("texts", 0, &log(1..10));
+    let consumer = consumer(ndjson(), &late);
+    let attempt = Attempt::at(NOW);
+    let attempt = consumer.handle(&batch, &attempt);
+    let twin = async {
+        let mut done = false;
+        for _ in 0..20 {
+            late.grant();
+            tokio::task::yield_now().await;
+            // Its object is stored; the twin adopts it, and goes on, before its ledger is written.
+            if late.requests() == 2 && !done {
+                done = true;
+                deliver(&store, &log(1..20)).await.unwrap();
+            }
+        }
+    };
+    let (result, ()) = tokio::join!(attempt, twin);
+    result.unwrap();
+    assert_eq!((ledger(&store).next_offset, ledger(&store).newest_timestamp), (20, Some(HOUR + 19)));
+    assert_eq!(offsets(&store.bucket()), (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn an_attempt_that_found_no_ledger_gives_up_when_one_of_a_later_life_came_to_be() {
     // Its ledger's GET has answered that there is none; then a twin stores the first life, and the topic is made anew and reset.
     for seen in [1, 2] {
