@@ -27,7 +27,8 @@ help: ## Print this list
 	@echo '  make demo KEEP=1           keep the schedule running until Ctrl-C'
 	@echo '  make test PROPTEST_CASES=100000   a longer search for histories that break the protocol'
 	@echo '  make prove SECONDS=3600    inject faults for that long (600 unless told otherwise)'
-	@echo '  make prove SEED=42         the choices of an earlier run once more'
+	@echo '  make prove HISTORIES=1000000   play that many histories on the handler instead, on all cores'
+	@echo '  make prove SEED=42         the choices of an earlier run once more (with HISTORIES=… too)'
 	@echo '  make fuzz SECONDS=3600     search for damaged input that breaks something (600 unless told otherwise; SEED=42)'
 
 .PHONY: demo
@@ -121,13 +122,17 @@ aws-smoke: toolchain perl ## The whole way on a real AWS account, then destroyed
 	tests/cloud/aws-smoke.sh
 
 .PHONY: mutations
-mutations: toolchain perl ## Take out each guard of the protocol in turn: the tests must notice (a quarter of an hour)
+mutations: toolchain perl ## Take out each guard of the protocol in turn: model and tests must notice (half an hour)
 	tests/mutations.sh
 
 # bash has a variable of that name for itself, which reaches make where somebody exports it: only the command line counts.
 PROVE_SECONDS := $(if $(filter command%,$(origin SECONDS)),$(SECONDS),600)
 .PHONY: prove
-prove: toolchain perl broker ## Break everything around the consumer, and prove that each record is stored once (SECONDS=, SEED=)
+prove: toolchain perl ## Break everything around the consumer, and prove that each record is stored once (SECONDS=, SEED=, HISTORIES=)
+	@$(MAKE) $(if $(HISTORIES),prove-histories,prove-faults)
+
+.PHONY: prove-faults
+prove-faults: broker
 	@tests/cloud/tools.sh kafka || tests/cloud/skip.sh 'Apache Kafka is not there, only the embedded broker is used: the line above says why'
 	$(CARGO) build --locked --workspace --bins
 	PROVE_SECONDS=$$(($(PROVE_SECONDS) / 2)) PROVE_SEED=$(SEED) \
@@ -138,6 +143,13 @@ FUZZ_SECONDS := $(if $(filter command%,$(origin SECONDS)),$(SECONDS),600)
 .PHONY: fuzz
 fuzz: toolchain perl ## Throw damaged events, records, dataset files and objects at what reads them (SECONDS=, SEED=)
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(SEED) $(CARGO) test --locked --workspace --test pipeline -- --nocapture fuzz:: >/dev/null
+
+# The function's metrics, a line an attempt, go to standard output; progress and table to standard error. HISTORY= is the number
+# of the first one.
+.PHONY: prove-histories
+prove-histories:
+	PROVE_HISTORIES=$(HISTORIES) PROVE_SEED=$(SEED) PROVE_HISTORY=$(HISTORY) $(CARGO) test --locked --workspace --test pipeline \
+		-- --ignored --exact --nocapture histories::long::each_of_very_many_histories_stores_each_record_once >/dev/null
 
 .PHONY: broker
 broker: toolchain ## Build the embedded Kafka broker (a workspace of its own)

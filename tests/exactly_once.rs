@@ -3,9 +3,12 @@
 use consumer::error::Error;
 use consumer::handler::Attempt;
 use consumer::report::Report;
-use pipeline::lake::{Condition, Directory, Ledger, PutRequest};
+use freshet::Target;
+use freshet::ledger::plan;
+use pipeline::lake::{Condition, Directory, Layout, Ledger, PutRequest};
 
 use crate::support::events::*;
+use crate::support::gaps;
 use crate::support::memory_store::MemoryStore;
 use crate::support::rows::{dead_letter_objects, dead_letters, offsets, rows};
 
@@ -157,7 +160,11 @@ async fn an_adopted_range_must_begin_with_the_very_same_record() {
     let store = MemoryStore::new();
     deliver(&store.dying(5, false), &log(0..10)).await.unwrap_err();
     let other: Vec<_> = (0..10).map(|o| record(o, HOUR + 77 + o)).collect();
-    assert!(message(deliver(&store, &other).await).contains("another log is stored there"));
+    let stopped = message(deliver(&store, &other).await);
+    assert!(
+        stopped.contains("another log is stored there") && stopped.contains("freshet ledger reset texts 0"),
+        "{stopped}"
+    );
 }
 
 #[tokio::test]
@@ -273,6 +280,33 @@ async fn an_attempt_that_sees_the_epoch_move_stops() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_comes_late_never_moves_the_ledger_back() {
+    let store = MemoryStore::new();
+    deliver(&store, &log(0..1)).await.unwrap();
+    let late = store.gated();
+    let batch = event("texts", 0, &log(1..10));
+    let consumer = consumer(ndjson(), &late);
+    let attempt = Attempt::at(NOW);
+    let attempt = consumer.handle(&batch, &attempt);
+    let twin = async {
+        let mut done = false;
+        for _ in 0..20 {
+            late.grant();
+            tokio::task::yield_now().await;
+            // Its object is stored; the twin adopts it, and goes on, before its ledger is written.
+            if late.requests() == 2 && !done {
+                done = true;
+                deliver(&store, &log(1..20)).await.unwrap();
+            }
+        }
+    };
+    let (result, ()) = tokio::join!(attempt, twin);
+    result.unwrap();
+    assert_eq!((ledger(&store).next_offset, ledger(&store).newest_timestamp), (20, Some(HOUR + 19)));
+    assert_eq!(offsets(&store.bucket()), (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn an_attempt_that_found_no_ledger_gives_up_when_one_of_a_later_life_came_to_be() {
     // Its ledger's GET has answered that there is none; then a twin stores the first life, and the topic is made anew and reset.
     for seen in [1, 2] {
@@ -379,6 +413,78 @@ async fn offsets_that_jump_are_counted_and_lie_inside_the_range() {
     let keys: Vec<_> = store.bucket().objects.keys().cloned().collect();
     assert!(keys[2].ends_with("+00000000000000000003.json.gz"), "a range starts at the ledger's next offset: {keys:?}");
     assert_eq!(ledger(&store).next_offset, 10);
+}
+
+/// Behind its range nobody sees a gap any more: it must be said before, whatever becomes of the attempt.
+#[test]
+fn a_gap_is_said_before_anything_behind_it_is_stored() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let behind = [record(5, HOUR + 5), record(6, HOUR + 6)];
+    for applied in [false, true] {
+        // The ledger's GET, the object, the ledger's PUT.
+        for at in 0..3 {
+            let store = MemoryStore::new();
+            runtime.block_on(deliver(&store, &log(0..3))).unwrap();
+            let dying = store.dying(at, applied);
+            let (died, said) = gaps::said(|| runtime.block_on(deliver(&dying, &behind)));
+            died.unwrap_err();
+            assert!(offsets(&store.bucket()).len() == 3 || said == [3..=6], "died at request {at}: {said:?}");
+            let (retry, again) = gaps::said(|| runtime.block_on(deliver(&store, &behind)));
+            assert_eq!(retry.unwrap().offset_gaps, if again.is_empty() { 0 } else { 2 });
+            assert_eq!([said, again].concat().first(), Some(&(3..=6)), "died at request {at}, applied: {applied}");
+        }
+    }
+}
+
+/// An attempt has stored its range and died; then its first records expired.
+#[tokio::test]
+async fn records_that_expire_before_their_range_is_in_the_ledger_stop_the_partition_until_its_rebuild() {
+    let store = MemoryStore::new();
+    deliver(&store.dying(5, false), &log(0..10)).await.unwrap_err();
+    for _ in 0..2 {
+        let stopped = message(deliver(&store, &log(4..12)).await);
+        assert!(stopped.contains("records expired or were compacted away before they were stored"), "{stopped}");
+        assert!(stopped.contains(&format!("delete {LEDGER}, then run `freshet ledger rebuild texts 0`")), "{stopped}");
+    }
+    store.bucket().objects.remove(LEDGER);
+    let target = Target {
+        bucket: "lake".into(),
+        layout: Layout { prefix: "texts".into(), ledger_prefix: "_ledger".into() },
+        dataset: "texts".into(),
+        topic: "texts".into(),
+        extension: "json.gz".into(),
+    };
+    let plan = plan::rebuild(&store, &target, Some(("texts".into(), 0)), None).await.unwrap();
+    plan.apply(&store).await.unwrap();
+    deliver(&store, &log(4..12)).await.unwrap();
+    assert_eq!(offsets(&store.bucket()), (0..12).collect::<Vec<_>>());
+}
+
+/// The first records of the new topic are no later than the old one's last: they pass for repeats, which are counted. A later
+/// timestamp below the old end stops the partition; behind the old end nothing does.
+#[tokio::test]
+async fn a_topic_made_anew_that_looks_like_the_old_one_is_dropped_and_counted() {
+    for behind in [0, 5_000] {
+        let store = MemoryStore::new();
+        deliver(&store, &log(0..10)).await.unwrap();
+        let newest = HOUR + 9 - behind;
+        let anew: Vec<_> = (0..4).map(|offset| record(offset, newest)).collect();
+        let report = deliver(&store, &anew).await.unwrap();
+        assert_eq!((report.rows, report.duplicates_dropped), (0, 4));
+        let later = message(deliver(&store, &[record(4, newest), record(5, HOUR + 10)]).await);
+        assert!(later.contains("made anew") && later.contains("freshet ledger reset texts 0"), "{later}");
+        let beyond: Vec<_> = (4..12).map(|offset| record(offset, newest)).collect();
+        let report = deliver(&store, &beyond).await.unwrap();
+        assert_eq!((report.rows, report.duplicates_dropped), (2, 6));
+    }
+}
+
+#[tokio::test]
+async fn timestamps_of_the_producers_are_counted() {
+    let store = MemoryStore::new();
+    let batch = create_time_event("texts", 0, &log(0..3));
+    let report = consumer(ndjson(), &store).handle(&batch, &Attempt::at(NOW)).await.unwrap();
+    assert_eq!((report.rows, report.create_time_batches), (3, 1));
 }
 
 #[tokio::test]
@@ -493,7 +599,8 @@ async fn an_adopted_range_with_damaged_metadata_stops_the_partition() {
         let stored = &mut store.bucket().objects.get_mut(&key).map(|o| std::mem::take(&mut o.metadata)).unwrap();
         stored.insert("end-offset".into(), end.into());
         store.bucket().objects.get_mut(&key).unwrap().metadata = stored.clone();
-        assert!(message(deliver(&store, &log(0..10)).await).contains("texts-0 is stopped"));
+        // A consumer that believed it would ask for ever.
+        assert!(message(deliver(&store.dying(100, false), &log(0..10)).await).contains("texts-0 is stopped"));
     }
 }
 
@@ -517,6 +624,6 @@ async fn an_attempt_whose_store_does_not_answer_fails_in_good_time() {
     let attempt = Attempt::within(NOW, now + Duration::from_millis(20), now + Duration::from_millis(30));
     let never = consumer(ndjson(), &store.gated());
     let batch = event("texts", 0, &log(0..5));
-    let failed = tokio::time::timeout(Duration::from_secs(20), never.handle(&batch, &attempt)).await;
+    let failed = tokio::time::timeout(Duration::from_secs(5), never.handle(&batch, &attempt)).await;
     assert!(message(failed.expect("an attempt without end")).contains("time is nearly up"));
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use base64_simd::STANDARD;
 use freshet::kafka::Watermarks;
+use freshet::progress::Progress;
 use freshet::replay::carry_out::{Run, Summary};
 use freshet::replay::journal::{Pace, Window, replays};
 use freshet::replay::letters::{REPLAY_FROM, REPLAY_ID, Record};
 use freshet::replay::plan::Filter;
-use freshet::replay::progress::Progress;
 use freshet::replay::topic::{KafkaTopic, Outcome, Spot, Topic};
 use freshet::{Error, Lake};
 use localstack::api::ApiOptions;
@@ -369,7 +369,7 @@ async fn replay(stack: &TestStack, filter: &Filter, dies: Dies) -> Result<Summar
         filter,
         pace: PACE,
         owner: "a test",
-        progress: &Progress::default(),
+        progress: &Progress::new("sent"),
     };
     run.carry_out().await
 }

@@ -1,7 +1,7 @@
 //! `freshet ledger`: look at the ledgers, and the four things that a person may have to do to them.
 
-mod change;
-mod plan;
+pub mod change;
+pub mod plan;
 mod show;
 
 use std::io::Write;
@@ -135,7 +135,8 @@ pub async fn run(args: &LakeArgs, ledger_args: &LedgerArgs, out: &mut dyn Write)
     carry_out(&store, &plan, confirm, out).await
 }
 
-type Topic = std::collections::BTreeMap<i32, kafka::Watermarks>;
+/// What the topic holds, by partition.
+pub type Topic = std::collections::BTreeMap<i32, kafka::Watermarks>;
 
 async fn watermarks(lake: &Lake, bootstrap: Option<&str>) -> Result<Option<Topic>, Error> {
     match bootstrap {

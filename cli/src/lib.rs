@@ -13,6 +13,7 @@ pub mod ledger;
 #[cfg(test)]
 mod memory;
 pub mod outputs;
+pub mod progress;
 pub mod query;
 pub mod replay;
 pub mod stand_ins;

@@ -8,7 +8,6 @@ mod fate;
 pub mod journal;
 pub mod letters;
 pub mod plan;
-pub mod progress;
 #[cfg(test)]
 mod tests;
 pub mod topic;
@@ -20,12 +19,12 @@ use clap::Args;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use crate::ledger::{Confirm, ask};
+use crate::progress::Progress;
 use crate::text::count;
 use crate::{Error, Lake, LakeArgs, kafka};
 use carry_out::{Run, Summary};
 use journal::Pace;
 use plan::{Filter, Stage};
-use progress::Progress;
 use topic::KafkaTopic;
 
 /// Put dead letters back onto the topic, once what was wrong is corrected
@@ -102,7 +101,7 @@ pub async fn run(args: &LakeArgs, replay: &ReplayArgs, out: &mut dyn Write) -> R
         filter: &filter,
         pace,
         owner: &owner(),
-        progress: &Progress::default(),
+        progress: &Progress::new("sent"),
     };
     let summary = run.carry_out().await?;
     out.write_all(said(&summary).as_bytes())?;

@@ -35,13 +35,22 @@ pub fn event(topic: &str, partition: i32, records: &[LogRecord]) -> Vec<u8> {
     event_of(&[(topic, partition, records)])
 }
 
+/// The same of a topic whose timestamps are its producers'.
+pub fn create_time_event(topic: &str, partition: i32, records: &[LogRecord]) -> Vec<u8> {
+    event_with("CREATE_TIME", &[(topic, partition, records)])
+}
+
 pub fn event_of(parts: &[(&str, i32, &[LogRecord])]) -> Vec<u8> {
+    event_with("LOG_APPEND_TIME", parts)
+}
+
+fn event_with(timestamp_type: &str, parts: &[(&str, i32, &[LogRecord])]) -> Vec<u8> {
     let base64 = |bytes: &Vec<u8>| base64_simd::STANDARD.encode_to_string(bytes);
     let mut map = serde_json::Map::new();
     for (topic, partition, records) in parts {
         let json_of = |r: &LogRecord| {
             json!({"topic": topic, "partition": partition, "offset": r.offset, "timestamp": r.timestamp,
-                   "timestampType": "LOG_APPEND_TIME", "value": r.value.as_ref().map(base64), "headers": []})
+                   "timestampType": timestamp_type, "value": r.value.as_ref().map(base64), "headers": []})
         };
         map.insert(format!("{topic}-{partition}"), Value::Array(records.iter().map(json_of).collect()));
     }

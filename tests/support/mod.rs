@@ -4,6 +4,7 @@ pub mod aws_api;
 pub mod compose;
 pub mod events;
 pub mod fault_proxy;
+pub mod gaps;
 pub mod iam;
 pub mod kafka;
 pub mod localstack;

@@ -20,21 +20,21 @@ fn lines(bytes: &[u8]) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Each row of the NDJSON data objects, as often as it is stored, with its `text`.
-pub fn rows(bucket: &Bucket) -> Vec<(RowId, Option<String>)> {
+/// Each row of the NDJSON data objects, as often as it is stored, as it stands there.
+pub fn rows_whole(bucket: &Bucket) -> Vec<(RowId, serde_json::Value)> {
     let data = bucket.objects.iter().filter(|(key, _)| key.contains("/hour=") && key.ends_with(".json.gz"));
-    let mut rows = Vec::new();
-    for (_, object) in data {
-        for line in lines(&object.body) {
-            let number = |name: &str| line[name].as_i64().unwrap();
-            let id = RowId {
-                epoch: number("_epoch") as u32,
-                partition: number("_partition") as i32,
-                offset: number("_offset"),
-            };
-            rows.push((id, line["text"].as_str().map(str::to_owned)));
-        }
-    }
+    let row = |line: serde_json::Value| {
+        let number = |name: &str| line[name].as_i64().unwrap();
+        let (epoch, partition) = (number("_epoch") as u32, number("_partition") as i32);
+        (RowId { epoch, partition, offset: number("_offset") }, line)
+    };
+    data.flat_map(|(_, object)| lines(&object.body)).map(row).collect()
+}
+
+/// The same, each with its `text`.
+pub fn rows(bucket: &Bucket) -> Vec<(RowId, Option<String>)> {
+    let text = |line: serde_json::Value| line["text"].as_str().map(str::to_owned);
+    let mut rows: Vec<_> = rows_whole(bucket).into_iter().map(|(id, line)| (id, text(line))).collect();
     rows.sort();
     rows
 }

@@ -9,7 +9,7 @@ use super::change::{Change, Plan};
 use crate::verify::check::{Said, tiling};
 use crate::verify::collect;
 use crate::verify::inventory::DataObject;
-use crate::verify::report::Place;
+use crate::verify::report::{Kind, Place};
 use crate::{Error, Target};
 
 const EVENT_SOURCE_OFF: &str =
@@ -210,7 +210,8 @@ pub async fn rebuild<S: Store>(
         for (name, key) in keys.into_iter().filter(|(_, key)| Some(key.epoch) == epoch) {
             objects.push(collect::with_metadata(store, name, key).await?);
         }
-        let after = rebuilt(target, &mut objects, cluster.clone()).map_err(Error::Stopped)?;
+        let (after, remarks) = rebuilt(target, &mut objects, cluster.clone()).map_err(Error::Stopped)?;
+        plan.remarks.extend(remarks);
         let key = target.layout.ledger(&topic, partition);
         plan.changes.push(Change { key, before: None, after, condition: Condition::Absent });
     }
@@ -220,8 +221,13 @@ pub async fn rebuild<S: Store>(
     Ok(plan)
 }
 
-/// The ledger that the objects of one life of a topic-partition bear out.
-fn rebuilt(target: &Target, objects: &mut [DataObject], cluster: Option<String>) -> Result<Ledger, String> {
+/// The ledger that the objects of one life of a topic-partition bear out, and what is to be said of them. It goes behind all of
+/// them, also where two overlap: every offset below it is stored, and what is stored twice is stored already.
+fn rebuilt(
+    target: &Target,
+    objects: &mut [DataObject],
+    cluster: Option<String>,
+) -> Result<(Ledger, Vec<String>), String> {
     objects.sort_by_key(|object| (object.key.start, object.key.directory));
     let Some(last) = objects.last() else {
         return Err("there is no object to rebuild from. Check --prefix".to_owned());
@@ -230,16 +236,20 @@ fn rebuilt(target: &Target, objects: &mut [DataObject], cluster: Option<String>)
     let place = Place { topic: topic.clone(), partition, epoch: Some(epoch) };
     let mut said = Said::default();
     let tiled = tiling::check(&place, &objects.iter().collect::<Vec<_>>(), None, &mut said);
-    if let Some(finding) = said.findings.first() {
+    let (overlaps, refusals): (Vec<_>, Vec<_>) =
+        said.findings.into_iter().partition(|finding| matches!(finding.kind, Kind::Overlap | Kind::Twin));
+    if let Some(finding) = refusals.first() {
         return Err(format!(
             "the objects of {place} do not bear out a ledger: {}. {}",
             finding.message, finding.advice
         ));
     }
-    // Without a finding every object has readable metadata, so there is an end.
+    let remarks =
+        overlaps.into_iter().map(|finding| format!("Warning: {}. {}.", finding.message, finding.advice)).collect();
+    // Without such a finding every object has readable metadata, so there is an end.
     let Some(end) = tiled.to else { return Err(format!("the objects of {place} have no end. Run `freshet verify`")) };
     let metadata = objects.iter().filter_map(|object| object.metadata.as_ref().ok());
-    Ok(Ledger {
+    let ledger = Ledger {
         dataset: target.dataset.clone(),
         prefix: target.layout.prefix.clone(),
         format: extension,
@@ -252,7 +262,8 @@ fn rebuilt(target: &Target, objects: &mut [DataObject], cluster: Option<String>)
             .ok_or_else(|| format!("{place} ends at the last offset there is. Run `freshet verify`"))?,
         directory: objects.iter().map(|object| object.key.directory).max(),
         newest_timestamp: metadata.filter_map(|m| m.newest_timestamp).max(),
-    })
+    };
+    Ok((ledger, remarks))
 }
 
 async fn data_keys<S: Store>(store: &S, target: &Target) -> Result<Vec<(String, DataKey)>, Error> {

@@ -93,6 +93,17 @@ async fn a_rebuild_is_refused_over_a_ledger_and_over_a_hole() {
 }
 
 #[tokio::test]
+async fn a_rebuild_goes_behind_objects_that_overlap_and_says_so() {
+    let store = MemoryStore::default();
+    place_range(&store, 0, 3, 0, 9);
+    place_range(&store, 0, 3, 5, 29);
+    place_range(&store, 0, 3, 30, 39);
+    let said = done(&store, plan::rebuild(&store, &target(), None, None).await.unwrap()).await;
+    assert!(said.contains("Warning: ") && said.contains("starts at 5, inside of a range"), "{said}");
+    assert_eq!(stored(&store, 0), ledger(0, 40));
+}
+
+#[tokio::test]
 async fn a_reset_raises_the_epoch_and_keeps_the_directory() {
     let store = MemoryStore::default();
     place_ledger(&store, &ledger(0, 30));

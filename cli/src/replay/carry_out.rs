@@ -8,9 +8,9 @@ use super::fate::next_offsets;
 use super::journal::{self, Batch, Done, End, Lock, Open, Pace, Replays, Window};
 use super::letters::{self, Letter, Record};
 use super::plan::{Filter, plan};
-use super::progress::Progress;
 use super::topic::{Outcome, Topic};
 use crate::kafka::Watermarks;
+use crate::progress::Progress;
 use crate::text::count;
 use crate::{Error, Target};
 
@@ -68,7 +68,7 @@ impl<S: Store, T: Topic> Run<'_, S, T> {
         }
         // 3. Under the lock: what was shown before may have been replayed by somebody else since.
         let plan = plan(self.store, self.target, self.filter, &replays).await?;
-        self.progress.expect(plan.letters.len());
+        self.progress.expect(plan.letters.len() as u64);
         for (number, letters) in (0..).zip(plan.letters.chunks(self.batch_size())) {
             self.batch(lock, number, letters, &mut summary).await?;
         }
@@ -142,7 +142,7 @@ impl<S: Store, T: Topic> Run<'_, S, T> {
         for id in missing {
             done.refused.insert(id.to_owned(), "is not in the lake any more".to_owned());
         }
-        self.progress.expect(letters.len());
+        self.progress.expect(letters.len() as u64);
         let (unreadable, records) = self.records(letters).await?;
         done.refused.extend(unreadable.refused);
         let mut open = open;

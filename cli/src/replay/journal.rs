@@ -10,8 +10,8 @@ use pipeline::telemetry::now_ms;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::progress::Progress;
 use super::topic::Spot;
+use crate::progress::Progress;
 use crate::{Error, text};
 
 const READS_AT_ONCE: usize = 16;

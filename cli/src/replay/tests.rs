@@ -171,7 +171,7 @@ impl<'a> Process<'a> {
             filter,
             pace: PACE,
             owner: "somebody",
-            progress: &Progress::default(),
+            progress: &Progress::new("sent"),
         };
         run.carry_out().await
     }

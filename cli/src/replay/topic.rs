@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::{Pace, Window};
 use super::letters::{REPLAY_ID, Record};
-use super::progress::Progress;
 use crate::Error;
 use crate::kafka::{Watermarks, watermarks};
+use crate::progress::Progress;
 
 /// How long the brokers may be silent while the topic is read.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -107,7 +107,7 @@ impl Topic for KafkaTopic {
         for (number, record) in records.iter().enumerate() {
             tokio::time::sleep_until(at(number)).await;
             sent.push(self.send(record, window).await);
-            progress.sent();
+            progress.done();
         }
         let count = sent.len();
         let mut outcomes = Vec::with_capacity(count);

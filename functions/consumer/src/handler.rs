@@ -159,15 +159,36 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
             if attempt.last_start.is_some_and(|instant| Instant::now() >= instant) {
                 return Err(Error::OutOfTime);
             }
+            self.tell_gaps(&open.ledger, &range, tally);
             // 4. No row is stored but invisible.
             self.catalog.register(range.directory).await?;
             let stored = self.store_range(&open.ledger, &range, attempt, tally).await?;
             // 8. After each range.
             open.advance(stored.end, range.directory, stored.newest_timestamp).await?;
-            tally.add(&Report { offset_gaps: range.pending.gaps(range.start), ..Report::default() });
             pending = pending.from(open.ledger.next_offset).0;
         }
         Ok(())
+    }
+
+    /// Says which offsets were never delivered, before anything of their range is stored: behind it nobody sees the gap any
+    /// more, whatever becomes of this attempt. So a gap is counted at least once.
+    fn tell_gaps(&self, ledger: &Ledger, range: &Range<'_, '_, '_>, tally: &Tally) {
+        let gaps = range.pending.gaps(range.start);
+        if gaps == 0 {
+            return;
+        }
+        let (topic, partition, start, end) = (&ledger.topic, ledger.partition, range.start, range.end);
+        tracing::warn!(
+            topic,
+            partition,
+            start,
+            end,
+            gaps,
+            "Offsets between these were never delivered: their records expired or were compacted away before they were stored, \
+             or they are markers of transactions. Look at the topic's retention and cleanup.policy, and at the lag."
+        );
+        telemetry::emit("consumer", &self.dataset.name, &[(telemetry::OFFSET_GAPS, gaps)]);
+        tally.add(&Report { offset_gaps: gaps, ..Report::default() });
     }
 
     /// The ledger as it begins for a batch, and what an existing one is held against.
@@ -278,19 +299,40 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
     ) -> Result<Option<Stored>, Error> {
         let key = self.layout.data(key);
         let Some(head) = self.store.head(&key).await? else { return Ok(None) };
-        let stop =
-            |reason| Error::stopped(ledger, reason, "Run `freshet verify --deep` and see docs/DESIGN.md".to_owned());
+        let Ledger { topic, partition, .. } = ledger;
+        let damaged = |reason| {
+            let cure = "Run `freshet verify --deep`, and bring the object back from a copy; where there is none, give the lake a \
+                        prefix of its own (lake.prefix)";
+            Error::stopped(ledger, reason, cure.to_owned())
+        };
         let theirs = RangeMetadata::from_map(&head.metadata)
-            .map_err(|reason| stop(format!("{key} {reason}: somebody else wrote it")))?;
+            .map_err(|reason| damaged(format!("{key} {reason}: somebody else wrote it")))?;
         if theirs.first != first {
             let FirstRecord { offset, timestamp } = theirs.first;
-            return Err(stop(format!(
-                "{key} begins with offset {offset} of {timestamp}, the batch with offset {} of {}: another log is stored there",
+            let reason = format!(
+                "{key} begins with offset {offset} of {timestamp}, the batch with offset {} of {}",
                 first.offset, first.timestamp
-            )));
+            );
+            let off = "Turn the event source off, wait for the function's timeout";
+            // A record keeps its timestamp. Where the offsets differ, one of the two was read when records were gone already.
+            let (reason, cure) = if offset == first.offset {
+                let cure = format!(
+                    "If the topic was made anew: {off}, then run `freshet ledger reset {topic} {partition}`. If not, somebody \
+                     else writes here: run `freshet verify --deep`"
+                );
+                (format!("{reason}: another log is stored there"), cure)
+            } else {
+                let name = self.layout.ledger(topic, *partition);
+                let cure = format!(
+                    "If this repeats: {off}, delete {name}, then run `freshet ledger rebuild {topic} {partition}`, which goes on \
+                     behind what is stored; or, if the topic was made anew, `freshet ledger reset {topic} {partition}`"
+                );
+                (format!("{reason}: records expired or were compacted away before they were stored"), cure)
+            };
+            return Err(Error::stopped(ledger, reason, cure));
         }
         if theirs.end < first.offset || theirs.end == i64::MAX {
-            return Err(stop(format!("{key} says that it ends at offset {}: its metadata is damaged", theirs.end)));
+            return Err(damaged(format!("{key} says that it ends at offset {}: its metadata is damaged", theirs.end)));
         }
         tally.add(&Report { ranges_adopted: 1, ..Report::default() });
         Ok(Some(Stored { end: theirs.end, newest_timestamp: theirs.newest_timestamp }))
