@@ -151,6 +151,11 @@ prove-histories:
 	PROVE_HISTORIES=$(HISTORIES) PROVE_SEED=$(SEED) PROVE_HISTORY=$(HISTORY) $(CARGO) test --locked --workspace --test pipeline \
 		-- --ignored --exact --nocapture histories::long::each_of_very_many_histories_stores_each_record_once >/dev/null
 
+.PHONY: bench
+bench: toolchain ## What one full event costs the consumer, beside others (ten minutes, most of them to compile)
+	$(CARGO) build --locked --release -p bench
+	target/release/bench
+
 .PHONY: broker
 broker: toolchain ## Build the embedded Kafka broker (a workspace of its own)
 	$(CARGO) build --locked --ignore-rust-version --manifest-path localstack/broker/Cargo.toml

@@ -62,7 +62,7 @@ fn times_of(figures: &Value, name: &str) -> Vec<f64> {
     own.flatten().filter_map(Value::as_f64).collect()
 }
 
-/// Of one run: three less one, halved, so that what the process does besides is left out.
+/// Of one run: two less one, so that what the process does besides is left out.
 fn instructions(name: &str, file: &str) -> Result<String, Failure> {
     let count = |times: &str| -> Result<f64, Failure> {
         let callgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
@@ -70,5 +70,5 @@ fn instructions(name: &str, file: &str) -> Result<String, Failure> {
         let collected = said.split("Collected :").nth(1).and_then(|rest| rest.split_whitespace().next());
         Ok(collected.ok_or("callgrind did not say what it counted")?.parse()?)
     };
-    Ok(format!("{:.1}", (count("3")? - count("1")?) / 2.0 / 1e6))
+    Ok(format!("{:.1}", (count("2")? - count("1")?) / 1e6))
 }
