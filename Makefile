@@ -28,8 +28,8 @@ help: ## Print this list
 	@echo '  make test PROPTEST_CASES=100000   a longer search for histories that break the protocol'
 	@echo '  make prove SECONDS=3600    inject faults for that long (600 unless told otherwise)'
 	@echo '  make prove HISTORIES=1000000   play that many histories on the handler instead, on all cores'
-	@echo '  make prove SEED=42         the choices of an earlier run once more (with HISTORIES=… too)'
-	@echo '  make fuzz SECONDS=3600     search for damaged input that breaks something (600 unless told otherwise; SEED=42)'
+	@echo '  make prove SEED=42         the choices of an earlier run once more; with HISTORIES=… the very same histories'
+	@echo '  make fuzz SECONDS=3600     search for damaged input that breaks something (600 unless told otherwise; SEED=42 FUZZ_CASE=7: one case of an earlier run)'
 
 .PHONY: demo
 demo: toolchain ## Run the whole pipeline on this machine, without Docker, and query what it stored
@@ -136,13 +136,13 @@ prove-faults: broker
 	@tests/cloud/tools.sh kafka || tests/cloud/skip.sh 'Apache Kafka is not there, only the embedded broker is used: the line above says why'
 	$(CARGO) build --locked --workspace --bins
 	PROVE_SECONDS=$$(($(PROVE_SECONDS) / 2)) PROVE_SEED=$(SEED) \
-		$(TEST) --workspace --test pipeline -- --nocapture --test-threads=1 whatever_fails whatever_happens
+		$(TEST) --workspace --test pipeline -- --nocapture --test-threads=1 prove::whatever
 
 # Metrics are lines on standard output; what was done, and what was found, is on standard error.
 FUZZ_SECONDS := $(if $(filter command%,$(origin SECONDS)),$(SECONDS),600)
 .PHONY: fuzz
 fuzz: toolchain perl ## Throw damaged events, records, dataset files and objects at what reads them (SECONDS=, SEED=)
-	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(SEED) $(CARGO) test --locked --workspace --test pipeline -- --nocapture fuzz:: >/dev/null
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(SEED) $(CARGO) test --locked --workspace --test pipeline -- --nocapture --test-threads=1 fuzz:: >/dev/null
 
 # The function's metrics, a line an attempt, go to standard output; progress and table to standard error. HISTORY= is the number
 # of the first one.

@@ -137,10 +137,26 @@ async fn the_ledger_exists_before_the_first_object_and_moves_after_each_range() 
 async fn two_attempts_over_the_same_records_overlap_in_time_without_harm() {
     let store = MemoryStore::new();
     let (long, short) = (log(0..20), log(0..12));
-    let (a, b) = (store.attempt(), store.attempt());
-    let (a, b) = tokio::join!(deliver(&a, &long), deliver(&b, &short));
-    a.unwrap();
-    b.unwrap();
+    let (a, b) = (store.gated(), store.gated());
+    // Request by request, in turn.
+    let in_turn = async {
+        loop {
+            for attempt in [&a, &b] {
+                attempt.grant();
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let both = async { tokio::join!(deliver(&a, &long), deliver(&b, &short)) };
+    let (a, b) = tokio::select! {
+        both = both => both,
+        () = in_turn => unreachable!(),
+    };
+    assert_eq!(
+        a.unwrap().ranges_adopted + b.unwrap().ranges_adopted,
+        1,
+        "the second one meets what the first has stored"
+    );
     assert_eq!(offsets(&store.bucket()), (0..20).collect::<Vec<_>>());
 }
 

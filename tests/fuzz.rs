@@ -59,12 +59,12 @@ fn fuzz<C: FnMut(&mut Rng)>(target: Target, make: impl FnOnce() -> C + Send + 's
         let mut number = only.unwrap_or_default();
         while done < least || start.elapsed().as_secs_f64() < time {
             *at_work.lock().unwrap() = (number, Instant::now());
-            trace.write_all_at(format!("FUZZ_SEED={seed} FUZZ_CASE={number:<12}\n").as_bytes(), 0).unwrap();
+            trace.write_all_at(format!("make fuzz SEED={seed} FUZZ_CASE={number:<12}\n").as_bytes(), 0).unwrap();
             let mut hasher = DefaultHasher::new();
             (seed, name, number).hash(&mut hasher);
             let mut rng = Rng::with_seed(hasher.finish());
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| case(&mut rng))) {
-                say(&format!("fuzz: {name}: found with FUZZ_SEED={seed} FUZZ_CASE={number}"));
+                say(&format!("fuzz: {name}: found; `make fuzz SEED={seed} FUZZ_CASE={number}` does it again"));
                 resume_unwind(panic);
             }
             (done, number) = (done + 1, number + 1);
@@ -79,7 +79,7 @@ fn fuzz<C: FnMut(&mut Rng)>(target: Target, make: impl FnOnce() -> C + Send + 's
     let worker = std::thread::Builder::new().name(format!("fuzz {name}")).stack_size(STACK).spawn(work).unwrap();
     while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
         let (number, since) = *begun.lock().unwrap();
-        assert!(since.elapsed() < PATIENCE, "{name}: FUZZ_SEED={seed} FUZZ_CASE={number} has no end");
+        assert!(since.elapsed() < PATIENCE, "{name}: `make fuzz SEED={seed} FUZZ_CASE={number}` has no end");
     }
     if let Err(panic) = worker.join() {
         resume_unwind(panic);

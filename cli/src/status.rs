@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::event_source::SourceStatus;
 use crate::outputs::{Functions, Outputs};
+use crate::verify::check::total;
 use crate::verify::collect::ledgers;
 use crate::verify::{VerifyOptions, verify};
 use crate::{Error, Lake, LakeArgs, text};
@@ -247,9 +248,9 @@ async fn stored(lake: &Lake) -> Result<Known, String> {
     let report = verify(lake, &VerifyOptions::default()).await.map_err(|e| e.to_string())?;
     let (ledgers, _) = ledgers(&lake.store(), &lake.target).await.map_err(|e| e.to_string())?;
     let newest = ledgers.iter().filter_map(|found| found.ledger.as_ref().ok()?.newest_timestamp).max();
-    let sum =
-        |count: fn(&crate::verify::report::PartitionReport) -> u64| report.partitions.iter().map(count).sum::<u64>();
-    let (objects, rows, letters) = (sum(|p| p.ranges), sum(|p| p.rows), sum(|p| p.dead_letters));
+    let partitions = &report.partitions;
+    let (objects, rows, letters) =
+        (total(partitions, |p| p.ranges), total(partitions, |p| p.rows), total(partitions, |p| p.dead_letters));
     let findings = report.findings.len() as u64;
     if findings > 0 {
         return Err(format!("{place}: {}: `freshet verify` names each and its cure", text::count(findings, "finding")));

@@ -9,7 +9,8 @@ use crate::support::events::*;
 const MINUTE_MS: i64 = 60_000;
 const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
 
-/// What may happen to the log. The first three keep docs/GUARANTEES.md's conditions, the others do not.
+/// What may happen to the log. In the first three nothing may be lost or doubled: two keep docs/GUARANTEES.md's
+/// conditions, and a topic made anew with later timestamps is noticed. The others are outside of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum World {
     TimestampsRise,

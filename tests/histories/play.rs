@@ -436,7 +436,7 @@ impl Play {
                 let future = record.timestamp > NOW;
                 if !row && !letter {
                     prop_assert!(!self.world.keeps_the_conditions(), "loss: offset {offset} of life {life}");
-                    let said = self.gaps.iter().any(|(of, gap)| *of == life && gap.contains(&offset));
+                    let said = *gone && self.gaps.iter().any(|(of, gap)| *of == life && gap.contains(&offset));
                     let before_the_first = *gone && life == 0 && self.first_ledger.is_none_or(|first| offset < first);
                     let dropped = self.world.begins_anew_earlier()
                         && self.repeats.iter().any(|(of, offsets)| *of == life && offsets.contains(&offset));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -239,11 +239,16 @@ impl Topic {
     /// It has one partition more, which gets its share of the orders from now on.
     pub async fn added(&self) {
         let producer = self.sending.lock().await;
-        // The producer learns of it.
-        let topic = producer.client().fetch_metadata(Some(&self.name), SOON).unwrap();
+        let partition = self.partitions();
+        // The producer learns of it, as soon as the broker that it asks has heard.
+        let known = || {
+            let topic = producer.client().fetch_metadata(Some(&self.name), SOON).unwrap();
+            topic.topics()[0].partitions().len() as i32
+        };
+        while known() <= partition {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         let mut state = self.state();
-        let partition = state.partitions;
-        assert_eq!(topic.topics()[0].partitions().len() as i32, partition + 1);
         state.partitions += 1;
         state.added.push(partition);
         state.epochs.insert(partition, 0);
@@ -280,6 +285,13 @@ impl Topic {
             let (delivered, expected) = self.send(&plain, partition, timestamp, None, 0, rng).arrived().await;
             self.expect(delivered, expected);
         }
+    }
+
+    /// Sends one order to the partition of this class.
+    pub async fn one(&self, producer: &FutureProducer, class: usize, rng: &mut fastrand::Rng) {
+        let timestamp = self.tick_clock();
+        let (delivered, expected) = self.send(producer, own(class), timestamp, Some("one"), 0, rng).arrived().await;
+        self.expect(delivered, expected);
     }
 
     /// Sends orders with few keys, while nobody reads them, and waits until some have been compacted away. How many.
@@ -331,11 +343,9 @@ impl Topic {
         let wait = move || {
             let consumer: BaseConsumer = config.create().unwrap();
             for partition in 0..partitions {
-                for _ in 0..300 {
-                    let (low, high) = consumer.fetch_watermarks(&name, partition, SOON).unwrap();
-                    if low == high {
-                        break;
-                    }
+                let deadline = Instant::now() + SOON;
+                while consumer.fetch_watermarks(&name, partition, SOON).is_ok_and(|(low, high)| low < high) {
+                    assert!(Instant::now() < deadline, "the records of partition {partition} do not expire");
                     std::thread::sleep(Duration::from_millis(100));
                 }
             }
@@ -348,7 +358,9 @@ impl Topic {
         let (config, name) = (self.reader(), self.name.clone());
         let wait = move || {
             let consumer: BaseConsumer = config.create().unwrap();
+            let deadline = Instant::now() + SOON;
             while consumer.fetch_watermarks(&name, partition, SOON).unwrap().1 < end {
+                assert!(Instant::now() < deadline, "partition {partition} does not reach {end}");
                 std::thread::sleep(Duration::from_millis(20));
             }
         };

@@ -164,15 +164,20 @@ fn ledger_covers(place: &Place, ledger: &Ledger, objects: &[&DataObject], said: 
     }
 }
 
+/// Over all partitions. What objects say of themselves need not be true, and gaps can be as wide as the offset axis.
+pub(crate) fn total(partitions: &[PartitionReport], count: fn(&PartitionReport) -> u64) -> u64 {
+    partitions.iter().map(count).fold(0, u64::saturating_add)
+}
+
 fn summary_notes(inventory: &Inventory, partitions: &[PartitionReport], said: &mut Said) {
-    let in_flight: u64 = partitions.iter().map(|p| p.in_flight).sum();
+    let in_flight = total(partitions, |p| p.in_flight);
     if in_flight > 0 {
         said.notes.push(format!(
             "{} stored and not yet in the ledger: in flight, or left by an attempt that died; the next one adopts it",
             count(in_flight, "range")
         ));
     }
-    let gaps: u64 = partitions.iter().map(|p| p.gaps).sum();
+    let gaps = total(partitions, |p| p.gaps);
     if gaps > 0 {
         said.notes.push(format!(
             "{} in ranges without a record: transaction markers, compaction, or records that expired unread",
@@ -201,9 +206,9 @@ fn report(inventory: &Inventory, mut partitions: Vec<PartitionReport>, said: Sai
     let found = if findings.is_empty() { "clean".to_owned() } else { count(findings.len() as u64, "finding") };
     let verdict = format!(
         "{found}; {} and {} in {} of {}{}",
-        count(partitions.iter().map(|p| p.rows).sum(), "row"),
-        count(partitions.iter().map(|p| p.dead_letters).sum(), "dead letter"),
-        count(partitions.iter().map(|p| p.ranges).sum(), "range"),
+        count(total(&partitions, |p| p.rows), "row"),
+        count(total(&partitions, |p| p.dead_letters), "dead letter"),
+        count(total(&partitions, |p| p.ranges), "range"),
         count(distinct.len() as u64, "partition"),
         if inventory.deep { ", every row read" } else { "" },
     );

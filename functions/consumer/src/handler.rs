@@ -19,7 +19,7 @@ use crate::decode::{Decoder, Payloads, Row};
 use crate::encode::{self, Encoder, Stamp};
 use crate::error::Error;
 use crate::event::{Batch, Event, Record};
-use crate::ledger::OpenLedger;
+use crate::ledger::{OpenLedger, delete_and_rebuild};
 use crate::range::{self, Pending, Range, When};
 use crate::report::{Report, Tally};
 
@@ -159,9 +159,9 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
             if attempt.last_start.is_some_and(|instant| Instant::now() >= instant) {
                 return Err(Error::OutOfTime);
             }
-            self.tell_gaps(&open.ledger, &range, tally);
             // 4. No row is stored but invisible.
             self.catalog.register(range.directory).await?;
+            self.tell_gaps(&open.ledger, &range, tally);
             let stored = self.store_range(&open.ledger, &range, attempt, tally).await?;
             // 8. After each range.
             open.advance(stored.end, range.directory, stored.newest_timestamp).await?;
@@ -301,8 +301,8 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
         let Some(head) = self.store.head(&key).await? else { return Ok(None) };
         let Ledger { topic, partition, .. } = ledger;
         let damaged = |reason| {
-            let cure = "Run `freshet verify --deep`, and bring the object back from a copy; where there is none, give the lake a \
-                        prefix of its own (lake.prefix)";
+            let cure = "Turn the event source off and move the object out of the prefix: what it held is stored anew where the \
+                        topic still has it. Where it has not, bring the object back from a copy; see `freshet verify --deep`";
             Error::stopped(ledger, reason, cure.to_owned())
         };
         let theirs = RangeMetadata::from_map(&head.metadata)
@@ -313,19 +313,18 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
                 "{key} begins with offset {offset} of {timestamp}, the batch with offset {} of {}",
                 first.offset, first.timestamp
             );
-            let off = "Turn the event source off, wait for the function's timeout";
             // A record keeps its timestamp. Where the offsets differ, one of the two was read when records were gone already.
             let (reason, cure) = if offset == first.offset {
                 let cure = format!(
-                    "If the topic was made anew: {off}, then run `freshet ledger reset {topic} {partition}`. If not, somebody \
-                     else writes here: run `freshet verify --deep`"
+                    "If the topic was made anew: turn the event source off, wait for the function's timeout, then run \
+                     `freshet ledger reset {topic} {partition}`. If not, somebody else writes here: run `freshet verify --deep`"
                 );
                 (format!("{reason}: another log is stored there"), cure)
             } else {
-                let name = self.layout.ledger(topic, *partition);
+                let rebuild = delete_and_rebuild(&self.layout.ledger(topic, *partition), ledger);
                 let cure = format!(
-                    "If this repeats: {off}, delete {name}, then run `freshet ledger rebuild {topic} {partition}`, which goes on \
-                     behind what is stored; or, if the topic was made anew, `freshet ledger reset {topic} {partition}`"
+                    "If this repeats: {rebuild}, which goes on behind what is stored; or, if the topic was made anew, \
+                     `freshet ledger reset {topic} {partition}`"
                 );
                 (format!("{reason}: records expired or were compacted away before they were stored"), cure)
             };

@@ -65,7 +65,7 @@ impl<'s, S: Store> OpenLedger<'s, S> {
         match Ledger::parse(&object.body) {
             Ok(ledger) => Ok(Some(OpenLedger { store, key: key.to_owned(), ledger, etag: object.etag })),
             Err(error) => {
-                let cure = format!("Delete {key}, then: {}", rebuild(expected));
+                let cure = delete_and_rebuild(key, expected);
                 Err(Error::stopped(expected, format!("the ledger {key} cannot be read: {error}"), cure))
             }
         }
@@ -82,7 +82,7 @@ impl<'s, S: Store> OpenLedger<'s, S> {
         // The key says all of these, too: somebody has put another ledger there.
         let place = |l: &Ledger| format!("{}/{}-{}", l.prefix, l.topic, l.partition);
         if place(ledger) != place(expected) {
-            let cure = format!("Delete {}, then: {}", self.key, rebuild(expected));
+            let cure = delete_and_rebuild(&self.key, expected);
             return other("the topic-partition", &place(ledger), &place(expected), &cure);
         }
         if ledger.dataset != expected.dataset {
@@ -160,6 +160,14 @@ async fn put<S: Store>(store: &S, key: &str, ledger: &Ledger, condition: Conditi
 
 fn gone(key: &str, ledger: &Ledger) -> Error {
     Error::stopped(ledger, format!("the ledger {key} was deleted"), rebuild(ledger))
+}
+
+/// With the event source on, the next attempt would make a new ledger in the place of the one that was deleted.
+pub fn delete_and_rebuild(key: &str, ledger: &Ledger) -> String {
+    let Ledger { topic, partition, .. } = ledger;
+    format!(
+        "Turn the event source off, wait for the function's timeout, delete {key}, then run `freshet ledger rebuild {topic} {partition}`"
+    )
 }
 
 fn rebuild(ledger: &Ledger) -> String {

@@ -149,13 +149,16 @@ impl Deliveries<'_> {
             Ok(Ok(Ok(delivered))) => *self.published.by_partition.entry(delivered.partition).or_default() += 1,
             Ok(Ok(Err((error, _)))) => self.published.failed(record, &error),
             Ok(Err(_)) => {
-                self.published.fail(record, "Kafka's client was closed before it was acknowledged".to_owned())
+                self.published.fail(record, format!("Kafka's client was closed before it was acknowledged{UNKNOWN}"))
             }
-            Err(_) => self.published.fail(record, "the run's time was up before it was acknowledged".to_owned()),
+            Err(_) => self.published.fail(record, format!("the run's time was up before it was acknowledged{UNKNOWN}")),
         }
         true
     }
 }
+
+/// Said of a record that Kafka may have taken: its replay may store it twice.
+const UNKNOWN: &str = "; it may have been stored nevertheless";
 
 impl Published {
     fn fail(&mut self, record: Vec<u8>, reason: String) {
@@ -172,12 +175,11 @@ impl Published {
         let code = error.rdkafka_error_code();
         self.topic_missing |=
             matches!(code, Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition));
-        let unknown = "; it may have been stored nevertheless";
         let reason = match code {
-            Some(RDKafkaErrorCode::MessageTimedOut) => format!("Kafka did not acknowledge it in time{unknown}"),
+            Some(RDKafkaErrorCode::MessageTimedOut) => format!("Kafka did not acknowledge it in time{UNKNOWN}"),
             // A record that was sent, and is to be sent again, waits in the queue as one that never was.
             Some(RDKafkaErrorCode::PurgeInflight | RDKafkaErrorCode::PurgeQueue) => {
-                format!("the run's time was up before it was acknowledged{unknown}")
+                format!("it was taken back before it was acknowledged{UNKNOWN}")
             }
             _ => format!("Kafka refuses it: {error}"),
         };
