@@ -179,7 +179,7 @@ impl Published {
             Some(RDKafkaErrorCode::MessageTimedOut) => format!("Kafka did not acknowledge it in time{UNKNOWN}"),
             // A record that was sent, and is to be sent again, waits in the queue as one that never was.
             Some(RDKafkaErrorCode::PurgeInflight | RDKafkaErrorCode::PurgeQueue) => {
-                format!("it was taken back before it was acknowledged{UNKNOWN}")
+                format!("the run's time was up, or Kafka's client gave up, before it was acknowledged{UNKNOWN}")
             }
             _ => format!("Kafka refuses it: {error}"),
         };
