@@ -252,9 +252,10 @@ def history(seed, p, backwards=False, lives=1, behind=None, expire=False, compac
     for v, _ in s3.objects.values():
         # What a topic made anew had stored before anybody noticed, its reset stores once more, in the next epoch.
         rows.update((v['epoch'] if behind else 0, record) for record in v.get('rows', ())); letters.update(v.get('letters', ()))
-    # Where records are gone, two attempts can choose two hours for one start: inside of ranges that were said to have gaps.
+    # Where records are gone, two attempts can choose two hours for one start, and with them where the next range starts: in a
+    # range that was said to have gaps, and behind it.
     # Of a topic made anew that looks like the old one repeats were said.
-    gap = lambda record: any(begin <= record[0] <= end for _, begin, end in heard['gap'])
+    gap = lambda record: any(begin <= record[0] for _, begin, end in heard['gap'])
     mixed = behind and any(batch[0][2] == 1 for batch in heard['repeats'])
     if any(c > 1 and not mixed and not ((expire or compact) and gap(x[1])) for x, c in rows.items()): return 'duplicate'
     rows = {record for _, record in rows}

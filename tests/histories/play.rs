@@ -419,8 +419,8 @@ impl Play {
             })
             .collect();
         for ((life, offset), epochs) in &times {
-            // Where records are gone, two attempts can choose two hours for one start.
-            let gone = self.world.loses_records() && self.gaps.iter().any(|gap| gap.1.contains(offset));
+            // Where records are gone, two attempts can choose two hours for one start, and with them where the next range starts.
+            let gone = self.world.loses_records() && self.gaps.iter().any(|gap| gap.1.start() <= offset);
             // What a topic made anew had stored before it was noticed, its reset stores once more, in the next epoch.
             let again =
                 self.world.begins_anew_earlier() && epochs.iter().collect::<BTreeSet<_>>().len() == epochs.len();
