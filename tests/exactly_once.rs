@@ -3,9 +3,8 @@
 use consumer::error::Error;
 use consumer::handler::Attempt;
 use consumer::report::Report;
-use freshet::Target;
 use freshet::ledger::plan;
-use pipeline::lake::{Condition, Directory, Layout, Ledger, PutRequest};
+use pipeline::lake::{Condition, Directory, Ledger, PutRequest};
 
 use crate::support::events::*;
 use crate::support::gaps;
@@ -463,13 +462,7 @@ async fn records_that_expire_before_their_range_is_in_the_ledger_stop_the_partit
         assert!(stopped.contains(&format!("delete {LEDGER}, then run `freshet ledger rebuild texts 0`")), "{stopped}");
     }
     store.bucket().objects.remove(LEDGER);
-    let target = Target {
-        bucket: "lake".into(),
-        layout: Layout { prefix: "texts".into(), ledger_prefix: "_ledger".into() },
-        dataset: "texts".into(),
-        topic: "texts".into(),
-        extension: "json.gz".into(),
-    };
+    let target = target();
     let plan = plan::rebuild(&store, &target, Some(("texts".into(), 0)), None).await.unwrap();
     plan.apply(&store).await.unwrap();
     deliver(&store, &log(4..12)).await.unwrap();

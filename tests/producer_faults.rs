@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use localstack::api::{Api, ApiOptions, Fault};
 use localstack::stack::{Source, StackConfig};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::support::kafka::Brokers;
@@ -56,29 +53,14 @@ async fn reqwest_text(url: &str) -> String {
     reqwest::get(url).await.unwrap().text().await.unwrap()
 }
 
-/// Everything on the topic, as somebody else's consumer reads it.
+/// The people on the topic, each with how often.
 async fn topic_of(stack: &TestStack) -> BTreeMap<Person, u64> {
-    let (brokers, topic) = (stack.stack.bootstrap_servers(), stack.stack.dataset.topic.name.clone());
-    let lag = stack.stack.event_source.lag().await.unwrap();
-    let read = move || {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", brokers).set("group.id", "reader");
-        let consumer: BaseConsumer = config.create().unwrap();
-        let mut list = TopicPartitionList::new();
-        for partition in lag.keys() {
-            list.add_partition_offset(&topic, *partition, Offset::Beginning).unwrap();
-        }
-        consumer.assign(&list).unwrap();
-        let expected: i64 = lag.values().map(|lag| lag.high).sum();
-        let mut people = BTreeMap::new();
-        for _ in 0..expected {
-            let message = consumer.poll(Duration::from_secs(30)).expect("a record within 30 s").unwrap();
-            let record = serde_json::from_slice(message.payload().unwrap()).unwrap();
-            *people.entry(person_of(&record)).or_default() += 1;
-        }
-        people
-    };
-    tokio::task::spawn_blocking(read).await.unwrap()
+    let mut people = BTreeMap::new();
+    for record in stack.topic().await {
+        let record = serde_json::from_slice(&record.value.unwrap()).unwrap();
+        *people.entry(person_of(&record)).or_default() += 1;
+    }
+    people
 }
 
 /// The people in the producer's dead letters, each with the stage and the reason.

@@ -22,14 +22,12 @@ use localstack::stack::{BUCKET, Source};
 use pipeline::lake::{
     Condition, DeadLetter, Directory, Head, Listed, Object, Put, PutRequest, S3Store, Store, StoreError, to_ndjson,
 };
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 use crate::support::kafka::{Brokers, on_each_broker};
-use crate::support::stack::{TestStack, binaries, start};
+use crate::support::stack::{OnTopic, TestStack, binaries, start};
 
 on_each_broker!(
     dead_letters_become_rows_once_the_dataset_file_is_corrected,
@@ -74,51 +72,6 @@ async fn publish(stack: &TestStack, values: &[Vec<u8>]) {
         let record = FutureRecord::to(&stack.stack.dataset.topic.name).key(&key).payload(value).headers(headers);
         producer.send(record, Duration::from_secs(10)).await.unwrap();
     }
-}
-
-type Headed = Vec<(String, Option<Vec<u8>>)>;
-
-/// A record of the topic, as somebody else's consumer reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct OnTopic {
-    partition: i32,
-    offset: i64,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    headers: Headed,
-}
-
-async fn topic_of(stack: &TestStack) -> Vec<OnTopic> {
-    let (brokers, topic) = (stack.stack.bootstrap_servers(), stack.stack.dataset.topic.name.clone());
-    let lag = stack.stack.event_source.lag().await.unwrap();
-    let read = move || {
-        let mut config = rdkafka::ClientConfig::new();
-        config.set("bootstrap.servers", brokers).set("group.id", "reader");
-        let consumer: BaseConsumer = config.create().unwrap();
-        let mut list = TopicPartitionList::new();
-        for partition in lag.keys() {
-            list.add_partition_offset(&topic, *partition, Offset::Beginning).unwrap();
-        }
-        consumer.assign(&list).unwrap();
-        let expected: i64 = lag.values().map(|lag| lag.high).sum();
-        let mut found = Vec::new();
-        while (found.len() as i64) < expected {
-            let message = consumer.poll(Duration::from_secs(30)).expect("a record within 30 s").unwrap();
-            let headers = message.headers().map_or_else(Vec::new, |headers| {
-                headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
-            });
-            found.push(OnTopic {
-                partition: message.partition(),
-                offset: message.offset(),
-                key: message.key().map(<[u8]>::to_vec),
-                value: message.payload().map(<[u8]>::to_vec),
-                headers,
-            });
-        }
-        found.sort_by_key(|record| (record.partition, record.offset));
-        found
-    };
-    tokio::task::spawn_blocking(read).await.unwrap()
 }
 
 /// The real command on the stack's lake and topic.
@@ -207,7 +160,7 @@ async fn dead_letters_become_rows_once_the_dataset_file_is_corrected(brokers: &B
 
     // Who only looks changes nothing, neither in the bucket nor on the topic.
     let objects = lake.store().list("", None).await.unwrap();
-    let before = topic_of(&stack).await;
+    let before = stack.topic().await;
     let shown = freshet(&stack, folder.path(), &["--error", "`city`"]);
     assert_eq!(shown.status.code(), Some(1), "{}", text(&shown));
     assert!(
@@ -217,7 +170,7 @@ async fn dead_letters_become_rows_once_the_dataset_file_is_corrected(brokers: &B
     );
     assert!(text(&shown).contains("--error '`city`' --yes\n"), "{}", text(&shown));
     assert_eq!(lake.store().list("", None).await.unwrap(), objects);
-    assert_eq!(topic_of(&stack).await, before);
+    assert_eq!(stack.topic().await, before);
 
     let done = freshet(&stack, folder.path(), &["--error", "`city`", "--yes"]);
     assert_eq!(done.status.code(), Some(0), "{}", text(&done));
@@ -228,7 +181,7 @@ async fn dead_letters_become_rows_once_the_dataset_file_is_corrected(brokers: &B
     assert_eq!(letter_ids(&stack).await.len(), 9, "no new letter");
 
     // Bytes, key, partition and headers are the original's; behind them stands where it came from.
-    let after = topic_of(&stack).await;
+    let after = stack.topic().await;
     assert_eq!(after.len(), before.len() + 6);
     let replayed = after.iter().filter(|record| !before.contains(record));
     for record in replayed {
@@ -252,7 +205,7 @@ async fn dead_letters_become_rows_once_the_dataset_file_is_corrected(brokers: &B
     assert_eq!(stack.verify().await, 9);
     let from =
         |record: &&OnTopic| record.headers.iter().any(|h| h.0 == REPLAY_FROM && h.1.as_deref() == Some(b"names_topic"));
-    assert_eq!(topic_of(&stack).await.iter().filter(from).count(), 1);
+    assert_eq!(stack.topic().await.iter().filter(from).count(), 1);
     let again = freshet(&stack, folder.path(), &[]);
     assert!(text(&again).contains("Replayed before: 1 letter, up to 1 time, and failed again"), "{}", text(&again));
     let nothing = freshet(&stack, folder.path(), &["--error", "`city`", "--yes"]);
@@ -421,7 +374,7 @@ async fn a_replay_that_dies_at_any_step_is_finished_by_the_next_one_and_stores_e
     let lake = stack.lake().await;
     let replays = replays(&lake.store(), &lake.target.layout).await.unwrap();
     assert_eq!((replays.done.len(), replays.open.len()), (20, 0));
-    assert_eq!(topic_of(&stack).await.len(), 40);
+    assert_eq!(stack.topic().await.len(), 40);
     stack.stack.stop().await.unwrap();
 }
 
@@ -458,7 +411,7 @@ async fn a_replay_that_is_killed_again_and_again_is_finished_and_stores_each_let
     stack.drained().await;
     assert_eq!(letter_ids(&stack).await.len(), 300);
     correct(&stack, folder.path()).await;
-    let (lake, before) = (stack.lake().await, topic_of(&stack).await.len());
+    let (lake, before) = (stack.lake().await, stack.topic().await.len());
 
     // More than a second of sending each: a process dies before it, within, or behind it.
     let arguments = ["--rate", "80", "--limit", "100", "--yes"];
@@ -466,13 +419,13 @@ async fn a_replay_that_is_killed_again_and_again_is_finished_and_stores_each_let
     while tries < 6 || killed_at_work == 0 {
         assert!(tries < 30, "killed in vain {tries} times");
         tries += 1;
-        let on_topic = topic_of(&stack).await.len();
+        let on_topic = stack.topic().await.len();
         let mut process = command(&stack, folder.path(), &arguments).stdout(Stdio::null()).spawn().unwrap();
         tokio::time::sleep(Duration::from_millis(fastrand::u64(50..2_000))).await;
         let ended = process.try_wait().unwrap().is_some();
         process.kill().unwrap();
         process.wait().unwrap();
-        let sent = topic_of(&stack).await.len() - on_topic;
+        let sent = stack.topic().await.len() - on_topic;
         killed_at_work += u32::from(!ended && sent > 0);
         age_what_it_left(&lake).await;
     }
@@ -490,7 +443,7 @@ async fn a_replay_that_is_killed_again_and_again_is_finished_and_stores_each_let
     stack.drained().await;
     assert_eq!(people(&stack).await, each_once((0..300).map(email)));
     assert_eq!(stack.verify().await, 300);
-    assert_eq!(topic_of(&stack).await.len(), before + 300);
+    assert_eq!(stack.topic().await.len(), before + 300);
     let replays = replays(&lake.store(), &lake.target.layout).await.unwrap();
     assert_eq!((replays.done.len(), replays.open.len()), (300, 0));
     stack.stack.stop().await.unwrap();

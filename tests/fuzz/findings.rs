@@ -2,7 +2,6 @@
 
 use consumer::decode::{Decoder, Row};
 use consumer::handler::Attempt;
-use freshet::Target;
 use freshet::verify::VerifyOptions;
 use freshet::verify::check::check;
 use freshet::verify::collect::collect;
@@ -187,13 +186,7 @@ async fn objects_that_claim_more_records_than_there_can_be_are_findings() {
             object.metadata.insert(entry.to_owned(), u64::MAX.to_string());
         }
     }
-    let target = Target {
-        bucket: "lake".into(),
-        layout: Layout { prefix: "texts".into(), ledger_prefix: "_ledger".into() },
-        dataset: "texts".into(),
-        topic: "texts".into(),
-        extension: "json.gz".into(),
-    };
+    let target = target();
     let report =
         check(&collect(&store, &target, &VerifyOptions { deep: true, ..VerifyOptions::default() }).await.unwrap());
     assert!(!report.clean && report.to_text().contains("18446744073709551615 records"), "{}", report.to_text());

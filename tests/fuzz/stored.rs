@@ -5,7 +5,6 @@ use std::io::Write;
 
 use consumer::handler::Attempt;
 use fastrand::Rng;
-use freshet::Target;
 use freshet::replay::journal;
 use freshet::replay::letters;
 use freshet::replay::plan::{Filter, plan};
@@ -17,7 +16,7 @@ use serde_json::json;
 
 use super::json::{Json, any_bytes, damage};
 use super::{any, one_in};
-use crate::support::events::{HOUR, NOW, TEXT_COLUMN, consumer, dataset, event, poison, record};
+use crate::support::events::{HOUR, NOW, TEXT_COLUMN, consumer, dataset, event, poison, record, target};
 use crate::support::memory_store::MemoryStore;
 
 const LEDGER: &str = "_ledger/texts/texts/0.json";
@@ -33,17 +32,7 @@ pub fn cases() -> impl FnMut(&mut Rng) {
 }
 
 fn layout() -> Layout {
-    Layout { prefix: "texts".to_owned(), ledger_prefix: "_ledger".to_owned() }
-}
-
-fn target() -> Target {
-    Target {
-        bucket: "lake".to_owned(),
-        layout: layout(),
-        dataset: "texts".to_owned(),
-        topic: "texts".to_owned(),
-        extension: "json.gz".to_owned(),
-    }
+    target().layout
 }
 
 /// What is read is what would be written again.

@@ -10,12 +10,11 @@ use std::task::{Context, Poll, Waker};
 use consumer::error::Error;
 use consumer::handler::{Attempt, Consumer};
 use consumer::report::Report;
-use freshet::Target;
 use freshet::kafka::Watermarks;
 use freshet::ledger::change::Plan;
 use freshet::ledger::plan::{self, Reset};
 use pipeline::dataset::Dataset;
-use pipeline::lake::{Directory, Layout, Ledger, PutRequest};
+use pipeline::lake::{Directory, Ledger, PutRequest};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
@@ -101,17 +100,6 @@ fn decoder(version: usize, store: &MemoryStore) -> Consumer<MemoryStore, MemoryS
         ]
     });
     consumer(DATASETS[version].clone(), store)
-}
-
-/// The lake, as the operator's commands see it.
-fn target() -> Target {
-    Target {
-        bucket: "lake".into(),
-        layout: Layout { prefix: "texts".into(), ledger_prefix: "_ledger".into() },
-        dataset: "texts".into(),
-        topic: "texts".into(),
-        extension: "json.gz".into(),
-    }
 }
 
 /// The value of a future that waits for nothing.

@@ -3,6 +3,7 @@
 use consumer::handler::Consumer;
 use pipeline::config::{DatasetChoice, LakeConfig, S3Config};
 use pipeline::dataset::Dataset;
+use pipeline::lake::Layout;
 use serde_json::{Value, json};
 
 use super::memory_store::MemoryStore;
@@ -75,6 +76,17 @@ columns:
 }
 
 pub const TEXT_COLUMN: &str = "{ id: 100, name: text, type: string, required: true, expression: text }";
+
+/// Their lake, as the commands see it.
+pub fn target() -> freshet::Target {
+    freshet::Target {
+        bucket: "lake".into(),
+        layout: Layout { prefix: "texts".into(), ledger_prefix: "_ledger".into() },
+        dataset: "texts".into(),
+        topic: "texts".into(),
+        extension: "json.gz".into(),
+    }
+}
 
 pub fn consumer(dataset: Dataset, store: &MemoryStore) -> Consumer<MemoryStore, MemoryStore> {
     consumer_at(dataset, store, "texts")

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use localstack::stack::{Source, Stack, StackConfig};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::kafka::Brokers;
 
@@ -28,6 +31,19 @@ pub fn skip<T>(reason: &str) -> Option<T> {
     assert!(std::env::var_os("FRESHET_REQUIRE_ALL").is_none(), "{reason}");
     eprintln!("SKIPPED: {reason}");
     None
+}
+
+/// Names and values of a record's headers.
+pub type Headed = Vec<(String, Option<Vec<u8>>)>;
+
+/// A record of the topic, as somebody else's consumer reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnTopic {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Headed,
 }
 
 /// A stack in a folder of its own, which lives as long as the stack.
@@ -103,10 +119,44 @@ impl TestStack {
 }
 
 impl TestStack {
+    /// Everything on the topic, by partition and offset.
+    pub async fn topic(&self) -> Vec<OnTopic> {
+        let (brokers, topic) = (self.stack.bootstrap_servers(), self.stack.dataset.topic.name.clone());
+        let lag = self.stack.event_source.lag().await.unwrap();
+        let read = move || {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", brokers).set("group.id", "reader");
+            let consumer: BaseConsumer = config.create().unwrap();
+            let mut list = TopicPartitionList::new();
+            for partition in lag.keys() {
+                list.add_partition_offset(&topic, *partition, Offset::Beginning).unwrap();
+            }
+            consumer.assign(&list).unwrap();
+            let expected: i64 = lag.values().map(|lag| lag.high).sum();
+            let mut found = Vec::new();
+            while (found.len() as i64) < expected {
+                let message = consumer.poll(Duration::from_secs(30)).expect("a record within 30 s").unwrap();
+                let headers = message.headers().map_or_else(Vec::new, |headers| {
+                    headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
+                });
+                found.push(OnTopic {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    key: message.key().map(<[u8]>::to_vec),
+                    value: message.payload().map(<[u8]>::to_vec),
+                    headers,
+                });
+            }
+            found.sort_by_key(|record| (record.partition, record.offset));
+            found
+        };
+        tokio::task::spawn_blocking(read).await.unwrap()
+    }
+
     /// Puts values on the topic's only partition, in order, as somebody else's producer would.
     pub async fn publish(&self, values: &[Option<&[u8]>]) {
         use rdkafka::producer::{FutureProducer, FutureRecord};
-        let mut config = rdkafka::ClientConfig::new();
+        let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.stack.bootstrap_servers());
         let producer: FutureProducer = config.create().unwrap();
         for value in values {
