@@ -1,5 +1,6 @@
 //! A record's value → a row, without building a JSON tree. What cannot become a row is refused with the reason.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -10,46 +11,71 @@ use serde_json::value::RawValue;
 
 use crate::event::{Record, Text};
 
-/// The values of a batch's records, out of base64, in one buffer.
+/// The values of a batch's records, out of base64, in one text.
 pub struct Payloads {
-    bytes: Vec<u8>,
-    /// `None` for a tombstone, `Err` for a value that is not base64.
-    spans: Vec<Option<Result<Range<usize>, String>>>,
+    text: String,
+    /// Where each value lies in it, or why there is none.
+    spans: Vec<Result<Range<usize>, &'static str>>,
 }
+
+const TOMBSTONE: &str = "the value is null (a tombstone)";
+const NOT_BASE64: &str = "the event's value is not base64";
+const NOT_UTF8: &str = "the value is not UTF-8";
 
 impl Payloads {
     pub fn decode(records: &[&Record]) -> Payloads {
         let size = records.iter().filter_map(|r| r.value.as_ref()).map(|value| value.len() / 4 * 3).sum();
         let mut bytes = Vec::with_capacity(size);
-        let mut span = |value: &Text| {
+        let mut spans = Vec::with_capacity(records.len());
+        for record in records {
             let start = bytes.len();
-            match base64_simd::STANDARD.decode_append(value.as_bytes(), &mut bytes) {
-                Ok(_) => Ok(start..bytes.len()),
-                Err(_) => {
-                    bytes.truncate(start);
-                    Err("the event's value is not base64".to_owned())
-                }
-            }
-        };
-        let spans = records.iter().map(|record| record.value.as_ref().map(&mut span)).collect();
-        Payloads { bytes, spans }
+            spans.push(match &record.value {
+                None => Err(TOMBSTONE),
+                Some(value) => match base64_simd::STANDARD.decode_append(value.as_bytes(), &mut bytes) {
+                    Ok(_) => Ok(start..bytes.len()),
+                    Err(_) => {
+                        bytes.truncate(start);
+                        Err(NOT_BASE64)
+                    }
+                },
+            });
+        }
+        // All at once: value by value takes three times as long.
+        match String::from_utf8(bytes) {
+            Ok(text) => Payloads { text, spans },
+            Err(error) => Payloads::only_utf8(error.as_bytes(), &spans),
+        }
     }
 
-    /// The value of the batch's record at `index`.
-    pub fn get(&self, index: usize) -> Result<&[u8], &str> {
+    /// At least one value is not UTF-8.
+    fn only_utf8(bytes: &[u8], spans: &[Result<Range<usize>, &'static str>]) -> Payloads {
+        let mut text = String::with_capacity(bytes.len());
+        let mut move_over = |span: Range<usize>| {
+            let start = text.len();
+            text.push_str(str::from_utf8(&bytes[span]).map_err(|_| NOT_UTF8)?);
+            Ok(start..text.len())
+        };
+        let spans = spans.iter().map(|span| span.clone().and_then(&mut move_over)).collect();
+        Payloads { text, spans }
+    }
+
+    /// The value of the batch's record at `index`, or why it has none.
+    pub fn get(&self, index: usize) -> Result<&str, &'static str> {
         match self.spans.get(index) {
-            Some(Some(Ok(span))) => Ok(&self.bytes[span.clone()]),
-            Some(Some(Err(reason))) => Err(reason),
-            Some(None) | None => Err("the value is null (a tombstone)"),
+            // Two values can be UTF-8 together that are not each by itself.
+            Some(Ok(span)) => self.text.get(span.clone()).ok_or(NOT_UTF8),
+            Some(Err(reason)) => Err(reason),
+            None => Err(TOMBSTONE),
         }
     }
 }
 
-/// One cell of a row. Texts lie in the row's buffer.
+/// One cell of a row.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Cell {
+pub enum Cell<'v> {
     Null,
-    Text(Range<usize>),
+    /// Borrowed from the record where nothing in it is escaped, and only there.
+    Text(Cow<'v, str>),
     Boolean(bool),
     Integer(i64),
     Double(f64),
@@ -59,22 +85,16 @@ pub enum Cell {
 
 /// The row that is being decoded; its buffers are used again for the next one.
 #[derive(Debug, Default)]
-pub struct Row {
+pub struct Row<'v> {
     /// One a column of the dataset, in its order.
-    pub cells: Vec<Cell>,
-    text: String,
+    pub cells: Vec<Cell<'v>>,
     /// A JSON object of the fields that no column names; empty where there are none.
     extra: String,
     /// Columns whose value is none of theirs, each with the reason. A later field of the same name may still be right.
     wrong: Vec<(usize, String)>,
 }
 
-impl Row {
-    pub fn text(&self, span: &Range<usize>) -> &str {
-        // Spans are made from the buffer's length before and after a whole text was appended.
-        self.text.get(span.clone()).unwrap_or_default()
-    }
-
+impl Row<'_> {
     pub fn extra(&self) -> Option<&str> {
         (!self.extra.is_empty()).then_some(&*self.extra)
     }
@@ -90,13 +110,12 @@ impl Decoder {
     }
 
     /// Fills `row` from a JSON object. Of a field that stands twice the last one counts, as everywhere in JSON.
-    pub fn decode(&self, value: &[u8], row: &mut Row) -> Result<(), String> {
+    pub fn decode<'v>(&self, value: &'v str, row: &mut Row<'v>) -> Result<(), String> {
         row.cells.clear();
         row.cells.resize(self.columns.len(), Cell::Null);
-        row.text.clear();
         row.extra.clear();
         row.wrong.clear();
-        let mut json = serde_json::Deserializer::from_slice(value);
+        let mut json = serde_json::Deserializer::from_str(value);
         json.deserialize_any(RowVisitor { columns: &self.columns, row }).map_err(|e| e.to_string())?;
         json.end().map_err(|e| e.to_string())?;
         if !row.extra.is_empty() {
@@ -114,22 +133,22 @@ impl Decoder {
     }
 }
 
-struct RowVisitor<'a> {
+struct RowVisitor<'a, 'v> {
     columns: &'a [(String, Type, bool)],
-    row: &'a mut Row,
+    row: &'a mut Row<'v>,
 }
 
-impl<'de> Visitor<'de> for RowVisitor<'_> {
+impl<'v> Visitor<'v> for RowVisitor<'_, 'v> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'v>>(self, mut map: A) -> Result<(), A::Error> {
         // Records name their fields in the columns' order: the next column is the first guess.
         let mut guess = 0;
-        while let Some(name) = map.next_key::<Text<'de>>()? {
+        while let Some(name) = map.next_key::<Text<'v>>()? {
             let at = match self.columns.get(guess) {
                 Some((column, ..)) if *column == *name => Some(guess),
                 _ => self.columns.iter().position(|(column, ..)| *column == *name),
@@ -140,8 +159,7 @@ impl<'de> Visitor<'de> for RowVisitor<'_> {
             };
             guess = at + 1;
             let (column, kind, _) = &self.columns[at];
-            let seed = CellSeed { column, kind: *kind, text: &mut self.row.text };
-            let cell = map.next_value_seed(seed)?;
+            let cell = map.next_value_seed(CellSeed { column, kind: *kind })?;
             self.row.wrong.retain(|(column, _)| *column != at);
             self.row.cells[at] = cell.unwrap_or_else(|reason| {
                 self.row.wrong.push((at, reason));
@@ -162,25 +180,35 @@ fn push_extra(extra: &mut String, name: &str, value: &RawValue) {
 struct CellSeed<'a> {
     column: &'a str,
     kind: Type,
-    text: &'a mut String,
 }
 
 impl CellSeed<'_> {
-    fn refuse(&self, found: &str) -> Result<Cell, String> {
+    fn refuse<'v>(&self, found: &str) -> Result<Cell<'v>, String> {
         Err(format!("column `{}` is {found}, expected {}", self.column, self.kind))
+    }
+
+    fn text<'v>(&self, text: Cow<'v, str>) -> Result<Cell<'v>, String> {
+        match self.kind {
+            Type::String => Ok(Cell::Text(text)),
+            Type::Timestamp => match record::timestamp_micros(&text) {
+                Ok(micros) => Ok(Cell::Timestamp(micros)),
+                Err(reason) => Err(format!("column `{}` {reason}", self.column)),
+            },
+            _ => self.refuse("a string"),
+        }
     }
 }
 
 /// Only what is no JSON ends the reading; a value of another type is a reason within it.
 impl<'de> DeserializeSeed<'de> for CellSeed<'_> {
-    type Value = Result<Cell, String>;
+    type Value = Result<Cell<'de>, String>;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for CellSeed<'_> {
-    type Value = Result<Cell, String>;
+    type Value = Result<Cell<'de>, String>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{} for column `{}`", self.kind, self.column)
@@ -190,19 +218,12 @@ impl<'de> Visitor<'de> for CellSeed<'_> {
         Ok(Ok(Cell::Null))
     }
 
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(self.text(Cow::Borrowed(text)))
+    }
+
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(match self.kind {
-            Type::String => {
-                let start = self.text.len();
-                self.text.push_str(text);
-                Ok(Cell::Text(start..self.text.len()))
-            }
-            Type::Timestamp => match record::timestamp_micros(text) {
-                Ok(micros) => Ok(Cell::Timestamp(micros)),
-                Err(reason) => Err(format!("column `{}` {reason}", self.column)),
-            },
-            _ => self.refuse("a string"),
-        })
+        Ok(self.text(Cow::Owned(text.to_owned())))
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {

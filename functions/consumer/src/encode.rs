@@ -27,6 +27,12 @@ impl From<::parquet::errors::ParquetError> for EncodeError {
     }
 }
 
+impl From<serde_json::Error> for EncodeError {
+    fn from(error: serde_json::Error) -> EncodeError {
+        EncodeError(error.to_string())
+    }
+}
+
 impl From<std::io::Error> for EncodeError {
     fn from(error: std::io::Error) -> EncodeError {
         EncodeError(error.to_string())
@@ -40,11 +46,11 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    pub fn new(dataset: &Dataset) -> Result<Encoder, EncodeError> {
-        Ok(match dataset.lake.format {
+    pub fn new(dataset: &Dataset) -> Encoder {
+        match dataset.lake.format {
             Format::Parquet(codec) => Encoder::Parquet(Box::new(parquet::ParquetEncoder::new(dataset, codec))),
-            Format::Ndjson(codec) => Encoder::Ndjson(Box::new(ndjson::NdjsonEncoder::new(dataset, codec)?)),
-        })
+            Format::Ndjson(codec) => Encoder::Ndjson(Box::new(ndjson::NdjsonEncoder::new(dataset, codec))),
+        }
     }
 
     pub fn append(&mut self, row: &Row, stamp: Stamp) -> Result<(), EncodeError> {

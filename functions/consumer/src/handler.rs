@@ -223,10 +223,10 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
             start: range.start,
             extension: self.extension().to_owned(),
         };
-        let mut encoder = Encoder::new(&self.dataset)?;
+        let mut encoder = Encoder::new(&self.dataset);
         let (mut row, mut rows, mut bytes_in, mut letters) = (Row::default(), 0, 0, Vec::new());
         for (record, value) in range.pending.values() {
-            bytes_in += value.map_or(0, <[u8]>::len) as u64;
+            bytes_in += value.map_or(0, str::len) as u64;
             match self.decode(record, value, &mut row, attempt) {
                 Ok(()) => {
                     let (offset, timestamp) = (record.offset, record.timestamp);
@@ -338,11 +338,11 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
     }
 
     /// A record in the future is refused whatever it holds.
-    fn decode(
+    fn decode<'v>(
         &self,
         record: &Record,
-        value: Result<&[u8], &str>,
-        row: &mut Row,
+        value: Result<&'v str, &str>,
+        row: &mut Row<'v>,
         attempt: &Attempt,
     ) -> Result<(), String> {
         if range::when(record.timestamp, attempt.now_ms) == When::Future {

@@ -61,7 +61,7 @@ impl<'b, 'e, 'a> Pending<'b, 'e, 'a> {
     }
 
     /// Each record with its value, or with the reason why it has none.
-    pub fn values(&self) -> impl Iterator<Item = (&'e Record<'a>, Result<&'b [u8], &'b str>)> + use<'b, 'e, 'a> {
+    pub fn values(&self) -> impl Iterator<Item = (&'e Record<'a>, Result<&'b str, &'static str>)> + use<'b, 'e, 'a> {
         let (payloads, skipped) = (self.payloads, self.skipped);
         self.records.iter().enumerate().map(move |(i, record)| (*record, payloads.get(skipped + i)))
     }

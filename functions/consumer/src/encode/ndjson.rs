@@ -1,6 +1,8 @@
 //! NDJSON as Athena's OpenX SerDe reads it: a null is an absent field, a timestamp is `YYYY-MM-DD HH:MM:SS.ffffff` in UTC.
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -12,78 +14,96 @@ use super::{EncodeError, Stamp};
 use crate::decode::{Cell, Row};
 
 pub struct NdjsonEncoder {
-    columns: Vec<String>,
-    sink: Sink,
-    line: Vec<u8>,
-}
-
-enum Sink {
-    Plain(Vec<u8>),
-    Gzip(GzEncoder<Vec<u8>>),
-    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+    /// `"name":` of each column. Names need no escapes: the dataset file allows letters, digits and `_`.
+    names: Vec<String>,
+    codec: Codec,
+    lines: Vec<u8>,
+    clock: SqlClock,
 }
 
 impl NdjsonEncoder {
-    pub fn new(dataset: &Dataset, codec: Codec) -> Result<NdjsonEncoder, EncodeError> {
-        let sink = match codec {
-            Codec::None | Codec::Snappy => Sink::Plain(Vec::new()),
-            Codec::Gzip => Sink::Gzip(GzEncoder::new(Vec::new(), Compression::fast())),
-            Codec::Zstd => Sink::Zstd(zstd::stream::write::Encoder::new(Vec::new(), 1)?),
-        };
-        let columns = dataset.columns.iter().map(|c| c.name.clone()).collect();
-        Ok(NdjsonEncoder { columns, sink, line: Vec::new() })
+    pub fn new(dataset: &Dataset, codec: Codec) -> NdjsonEncoder {
+        let names = dataset.columns.iter().map(|c| format!("\"{}\":", c.name)).collect();
+        NdjsonEncoder { names, codec, lines: Vec::new(), clock: SqlClock::default() }
     }
 
     pub fn append(&mut self, row: &Row, stamp: Stamp) -> Result<(), EncodeError> {
-        let line = &mut self.line;
-        line.clear();
-        for (name, cell) in self.columns.iter().zip(&row.cells) {
+        let lines = &mut self.lines;
+        lines.push(b'{');
+        for (name, cell) in self.names.iter().zip(&row.cells) {
             if *cell == Cell::Null {
                 continue;
             }
-            // Names need no escapes: the dataset file allows letters, digits and `_`.
-            write!(line, "{}\"{name}\":", if line.is_empty() { '{' } else { ',' })?;
+            lines.extend_from_slice(name.as_bytes());
             match cell {
                 Cell::Null => {}
-                Cell::Text(span) => serde_json::to_writer(&mut *line, row.text(span)).map_err(io::Error::from)?,
-                Cell::Boolean(value) => write!(line, "{value}")?,
-                Cell::Integer(value) => write!(line, "{value}")?,
-                Cell::Double(value) => serde_json::to_writer(&mut *line, value).map_err(io::Error::from)?,
-                Cell::Timestamp(micros) => write!(line, "\"{}\"", sql_timestamp(*micros))?,
+                // It stands in a record of JSON as it is here.
+                Cell::Text(Cow::Borrowed(text)) => quote(lines, text),
+                Cell::Text(Cow::Owned(text)) => serde_json::to_writer(&mut *lines, text)?,
+                Cell::Boolean(value) => serde_json::to_writer(&mut *lines, value)?,
+                Cell::Integer(value) => serde_json::to_writer(&mut *lines, value)?,
+                Cell::Double(value) => serde_json::to_writer(&mut *lines, value)?,
+                Cell::Timestamp(micros) => quote(lines, self.clock.text(*micros)),
             }
+            lines.push(b',');
         }
-        let comma = if line.is_empty() { '{' } else { ',' };
-        let Stamp { partition, offset, epoch, timestamp } = stamp;
-        let timestamp = sql_timestamp(timestamp.saturating_mul(1000));
-        write!(
-            line,
-            "{comma}\"_partition\":{partition},\"_offset\":{offset},\"_epoch\":{epoch},\"_timestamp\":\"{timestamp}\""
-        )?;
+        lines.extend_from_slice(b"\"_partition\":");
+        serde_json::to_writer(&mut *lines, &stamp.partition)?;
+        lines.extend_from_slice(b",\"_offset\":");
+        serde_json::to_writer(&mut *lines, &stamp.offset)?;
+        lines.extend_from_slice(b",\"_epoch\":");
+        serde_json::to_writer(&mut *lines, &stamp.epoch)?;
+        lines.extend_from_slice(b",\"_timestamp\":");
+        quote(lines, self.clock.text(stamp.timestamp.saturating_mul(1000)));
         if let Some(extra) = row.extra() {
-            line.extend_from_slice(b",\"_extra\":");
-            serde_json::to_writer(&mut *line, extra).map_err(io::Error::from)?;
+            lines.extend_from_slice(b",\"_extra\":");
+            serde_json::to_writer(&mut *lines, extra)?;
         }
-        line.extend_from_slice(b"}\n");
-        match &mut self.sink {
-            Sink::Plain(bytes) => bytes.extend_from_slice(line),
-            Sink::Gzip(encoder) => encoder.write_all(line)?,
-            Sink::Zstd(encoder) => encoder.write_all(line)?,
-        }
+        lines.extend_from_slice(b"}\n");
         Ok(())
     }
 
     pub fn finish(self) -> Result<Vec<u8>, EncodeError> {
-        Ok(match self.sink {
-            Sink::Plain(bytes) => bytes,
-            Sink::Gzip(encoder) => encoder.finish()?,
-            Sink::Zstd(encoder) => encoder.finish()?,
+        Ok(match self.codec {
+            Codec::None | Codec::Snappy => self.lines,
+            Codec::Gzip => {
+                let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+                gzip.write_all(&self.lines)?;
+                gzip.finish()?
+            }
+            // In one piece: in a stream, zstd copies what it compresses.
+            Codec::Zstd => zstd::bulk::compress(&self.lines, 1)?,
         })
     }
 }
 
-/// Out of the range of years 1 to 9999 there is no such text: the nearest end stands for it.
-fn sql_timestamp(micros: i64) -> impl std::fmt::Display {
-    const YEAR_ONE: i64 = -62_135_596_800_000_000;
-    let time = Timestamp::from_microsecond(micros.max(YEAR_ONE)).unwrap_or(Timestamp::MAX);
-    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S%.6f").to_string()
+fn quote(lines: &mut Vec<u8>, text: &str) {
+    lines.push(b'"');
+    lines.extend_from_slice(text.as_bytes());
+    lines.push(b'"');
+}
+
+/// Times as Hive writes them. A batch's times are close to each other: what is above the second is made anew only when it changes.
+#[derive(Default)]
+struct SqlClock {
+    second: Option<i64>,
+    text: String,
+}
+
+impl SqlClock {
+    /// Out of the range of years 1 to 9999 there is no such text: the nearest end stands for it.
+    fn text(&mut self, micros: i64) -> &str {
+        const YEAR_ONE: i64 = -62_135_596_800_000_000;
+        let micros = micros.clamp(YEAR_ONE, Timestamp::MAX.as_microsecond());
+        let (second, micros) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+        if self.second != Some(second) {
+            let time = Timestamp::from_second(second).unwrap_or_default().to_zoned(TimeZone::UTC);
+            self.text = time.strftime("%Y-%m-%d %H:%M:%S.000000").to_string();
+            self.second = Some(second);
+        }
+        let fraction = self.text.len() - 6;
+        self.text.truncate(fraction);
+        let _ = write!(self.text, "{micros:06}");
+        &self.text
+    }
 }

@@ -1,11 +1,13 @@
 //! Parquet: one row group an object, statistics on, field ids from the dataset file, timestamps as UTC microseconds.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow_array::builder::{
     BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
 };
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::cast::AsArray;
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use arrow_schema::Schema;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -61,7 +63,7 @@ impl ParquetEncoder {
         for (column, cell) in self.columns.iter_mut().zip(&row.cells) {
             // The decoder makes cells of the column's type only; anything else would be a null.
             match (column, cell) {
-                (Column::String(builder), Cell::Text(span)) => builder.append_value(row.text(span)),
+                (Column::String(builder), Cell::Text(text)) => builder.append_value(text),
                 (Column::String(builder), _) => builder.append_null(),
                 (Column::Boolean(builder), Cell::Boolean(value)) => builder.append_value(*value),
                 (Column::Boolean(builder), _) => builder.append_null(),
@@ -90,14 +92,14 @@ impl ParquetEncoder {
         ];
         arrays.extend(self.columns.iter_mut().map(Column::finish));
         let batch = RecordBatch::try_new(self.schema.clone(), arrays).map_err(|e| EncodeError(e.to_string()))?;
-        let mut writer = ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(self.properties()?))?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(self.properties(&batch)?))?;
         if batch.num_rows() > 0 {
             writer.write(&batch)?;
         }
         Ok(writer.into_inner()?)
     }
 
-    fn properties(&self) -> Result<WriterProperties, EncodeError> {
+    fn properties(&self, batch: &RecordBatch) -> Result<WriterProperties, EncodeError> {
         let compression = match self.codec {
             Codec::Snappy => Compression::SNAPPY,
             Codec::None | Codec::Gzip => Compression::UNCOMPRESSED,
@@ -109,16 +111,25 @@ impl ParquetEncoder {
             // An event holds far less: one row group an object.
             .set_max_row_group_row_count(Some(1_000_000))
             .set_created_by(concat!("freshet ", env!("CARGO_PKG_VERSION")).to_owned());
-        // A dictionary pays where values repeat. These hardly do, and building one is most of a column's cost.
-        for field in self.schema.fields() {
-            let is_text = matches!(field.data_type(), arrow_schema::DataType::Utf8);
-            let repeats = is_text || matches!(field.name().as_str(), "_partition" | "_epoch");
+        for (field, values) in self.schema.fields().iter().zip(batch.columns()) {
+            let repeats = match values.as_string_opt::<i32>() {
+                Some(texts) => repeats(texts),
+                None => matches!(field.name().as_str(), "_partition" | "_epoch"),
+            };
             if !repeats {
                 properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
             }
         }
         Ok(properties.build())
     }
+}
+
+/// Whether a dictionary pays: where values hardly repeat, building one is most of the column's cost, and is thrown away.
+fn repeats(texts: &StringArray) -> bool {
+    const SAMPLE: usize = 512;
+    let sample = texts.iter().flatten().take(SAMPLE);
+    let distinct: HashSet<&str> = sample.clone().collect();
+    distinct.len() * 2 <= sample.count()
 }
 
 impl Column {
