@@ -175,8 +175,8 @@ impl Aws {
     /// One object of one row, as the consumer writes it.
     async fn put(&self, dataset: &Dataset, dt: &str, offset: i64, record: &str) {
         let mut row = Row::default();
-        Decoder::new(dataset).decode(record.as_bytes(), &mut row).unwrap();
-        let mut encoder = Encoder::new(dataset).unwrap();
+        Decoder::new(dataset).decode(record, &mut row).unwrap();
+        let mut encoder = Encoder::new(dataset);
         encoder.append(&row, Stamp { partition: 3, offset, epoch: 1, timestamp: TIME }).unwrap();
         let key = format!("{}/dt={dt}/{offset}.{}", dataset.name, dataset.lake.format.extension());
         self.put_object(&key, encoder.finish().unwrap()).await;

@@ -146,7 +146,8 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
             });
         let mut open = ledger?;
         open.check(&expected, &batch.records, attempt.now_ms)?;
-        let (mut pending, repeated) = Pending::new(&batch.records, &payloads).from(open.ledger.next_offset);
+        let values = payloads.values();
+        let (mut pending, repeated) = Pending::new(&batch.records, &values).from(open.ledger.next_offset);
         tally.add(&Report {
             records: batch.records.len() as u64,
             duplicates_dropped: batch.repeated + repeated as u64,

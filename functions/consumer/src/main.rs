@@ -8,6 +8,7 @@ use bytes::Bytes;
 use consumer::catalog::{GlueCatalog, Partitions};
 use consumer::config::Config;
 use consumer::handler::{Attempt, Consumer};
+use consumer::memory::keep_what_is_freed;
 use lambda_runtime::layers::TracingLayer;
 use lambda_runtime::tower::util::MapRequestLayer;
 use lambda_runtime::{LambdaEvent, LambdaInvocation, Runtime, service_fn};
@@ -19,6 +20,7 @@ use serde::de::IgnoredAny;
 // One thread: a function of this size has a part of one processor.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    keep_what_is_freed();
     telemetry::start();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 
 use pipeline::lake::{Directory, FirstRecord, Ledger};
 
-use crate::decode::Payloads;
+use crate::decode::Value;
 use crate::event::Record;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -36,20 +36,19 @@ pub fn when(timestamp_ms: i64, now_ms: i64) -> When {
 #[derive(Clone, Copy)]
 pub struct Pending<'b, 'e, 'a> {
     records: &'b [&'e Record<'a>],
-    payloads: &'b Payloads,
-    /// Where `records` begins in the batch, and so in `payloads`.
-    skipped: usize,
+    /// As many as `records`.
+    values: &'b [Value<&'b str>],
 }
 
 impl<'b, 'e, 'a> Pending<'b, 'e, 'a> {
-    pub fn new(records: &'b [&'e Record<'a>], payloads: &'b Payloads) -> Self {
-        Pending { records, payloads, skipped: 0 }
+    pub fn new(records: &'b [&'e Record<'a>], values: &'b [Value<&'b str>]) -> Self {
+        Pending { records, values }
     }
 
     /// Without the records below `offset`, and how many those were.
     pub fn from(self, offset: i64) -> (Self, usize) {
         let below = self.records.partition_point(|record| record.offset < offset);
-        (Pending { records: &self.records[below..], skipped: self.skipped + below, ..self }, below)
+        (Pending { records: &self.records[below..], values: &self.values[below..] }, below)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -61,9 +60,8 @@ impl<'b, 'e, 'a> Pending<'b, 'e, 'a> {
     }
 
     /// Each record with its value, or with the reason why it has none.
-    pub fn values(&self) -> impl Iterator<Item = (&'e Record<'a>, Result<&'b str, &'static str>)> + use<'b, 'e, 'a> {
-        let (payloads, skipped) = (self.payloads, self.skipped);
-        self.records.iter().enumerate().map(move |(i, record)| (*record, payloads.get(skipped + i)))
+    pub fn values(&self) -> impl Iterator<Item = (&'e Record<'a>, Value<&'b str>)> + use<'b, 'e, 'a> {
+        self.records.iter().copied().zip(self.values.iter().copied())
     }
 
     /// Offsets that lie between the records and before the first one, from `expected` on: transaction markers, compaction, expiry.

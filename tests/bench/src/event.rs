@@ -1,8 +1,10 @@
 //! An event as large as Lambda allows: people as varied as the recorded ones, chosen by a seed.
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 use base64_simd::STANDARD;
+use pipeline::dataset::Dataset;
 use serde_json::{Value, json};
 
 const RECORDED: [&str; 2] = [
@@ -38,7 +40,7 @@ pub fn full(seed: u64, partitions: usize) -> Event {
             if *offset == 0 { "" } else { "," },
             number % partitions,
             HOUR + number as i64 * 50,
-            STANDARD.encode_to_string(person.to_string()),
+            STANDARD.encode_to_string(json(&person)),
         );
         size += batch.len() - before;
         if size > MAX_PAYLOAD {
@@ -54,6 +56,14 @@ pub fn full(seed: u64, partitions: usize) -> Event {
         batches.collect::<Vec<_>>().join(",")
     );
     Event { payload: payload.into_bytes(), rows }
+}
+
+/// As the producer writes it: the dataset's columns in their order.
+pub fn json(person: &Value) -> String {
+    static DATASET: LazyLock<Dataset> = LazyLock::new(|| crate::ours::dataset("parquet", "zstd"));
+    let fields: Vec<_> =
+        DATASET.columns.iter().map(|column| format!("\"{0}\":{1}", column.name, person[&column.name])).collect();
+    format!("{{{}}}", fields.join(","))
 }
 
 fn with_offset(mut person: Value, offset: i64, partition: usize) -> Value {
@@ -77,7 +87,7 @@ impl Pools {
         Pools { people: people.collect() }
     }
 
-    /// As the producer writes it: the dataset's columns in their order, each from another recorded person.
+    /// Each column from another recorded person.
     fn person(&self, rng: &mut fastrand::Rng, number: usize) -> Value {
         let mut any = || &self.people[rng.usize(..self.people.len())];
         let (title, first, last) = (&any()["name"], any(), any());

@@ -27,16 +27,17 @@ pub fn measure(payload: &[u8], rounds: usize) -> Result<Vec<Value>, Failure> {
             lap(0);
             let records = &batches.first().ok_or("no records")?.records;
             let payloads = Payloads::decode(records);
+            let values = payloads.values();
             lap(1);
             let mut row = Row::default();
-            for index in 0..records.len() {
-                decoder.decode(payloads.get(index)?, &mut row)?;
+            for value in &values {
+                decoder.decode((*value)?, &mut row)?;
             }
             lap(2);
             // The same once more, because decoding and encoding alternate.
             let mut encoder = Encoder::new(&dataset);
-            for (index, record) in records.iter().enumerate() {
-                decoder.decode(payloads.get(index)?, &mut row)?;
+            for (record, value) in records.iter().zip(&values) {
+                decoder.decode((*value)?, &mut row)?;
                 let (partition, offset, timestamp) = (record.partition, record.offset, record.timestamp);
                 encoder.append(&row, Stamp { partition, offset, epoch: 0, timestamp })?;
             }

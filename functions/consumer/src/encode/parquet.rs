@@ -8,9 +8,9 @@ use arrow_array::builder::{
 };
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
-use arrow_schema::Schema;
+use arrow_schema::{DataType, Schema};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use pipeline::dataset::{Codec, Dataset, Type};
@@ -112,12 +112,17 @@ impl ParquetEncoder {
             .set_max_row_group_row_count(Some(1_000_000))
             .set_created_by(concat!("freshet ", env!("CARGO_PKG_VERSION")).to_owned());
         for (field, values) in self.schema.fields().iter().zip(batch.columns()) {
+            let column = ColumnPath::from(field.name().as_str());
             let repeats = match values.as_string_opt::<i32>() {
                 Some(texts) => repeats(texts),
                 None => matches!(field.name().as_str(), "_partition" | "_epoch"),
             };
             if !repeats {
-                properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
+                properties = properties.set_column_dictionary_enabled(column.clone(), false);
+            }
+            // Offsets, times and counters lie close to the ones before them.
+            if matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(..)) {
+                properties = properties.set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
             }
         }
         Ok(properties.build())
