@@ -176,7 +176,7 @@ impl Aws {
     async fn put(&self, dataset: &Dataset, dt: &str, offset: i64, record: &str) {
         let mut row = Row::default();
         Decoder::new(dataset).decode(record, &mut row).unwrap();
-        let mut encoder = Encoder::new(dataset);
+        let mut encoder = Encoder::new(dataset, 1, record.len());
         encoder.append(&row, Stamp { partition: 3, offset, epoch: 1, timestamp: TIME }).unwrap();
         let key = format!("{}/dt={dt}/{offset}.{}", dataset.name, dataset.lake.format.extension());
         self.put_object(&key, encoder.finish().unwrap()).await;

@@ -348,7 +348,7 @@ fn use_it(dataset: &Dataset, answers: &Answers) {
     assert_eq!(layout.directory(Directory::of(0)), format!("{}/dt=1970-01-01/hour=00/", dataset.lake.prefix));
     assert_eq!(hive_columns(dataset).len(), arrow_schema(dataset).fields().len());
     assert!(dataset.schedule.run < dataset.schedule.every);
-    Encoder::new(dataset).finish().unwrap();
+    Encoder::new(dataset, 0, 0).finish().unwrap();
     let _ = Decoder::new(dataset).decode("{}", &mut Row::default());
     for answer in &answers.0 {
         let Ok(root) = dataset.source.records.search(answer) else { continue };

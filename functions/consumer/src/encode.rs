@@ -46,10 +46,13 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    pub fn new(dataset: &Dataset) -> Encoder {
+    /// For about so many rows, made of so many bytes of JSON.
+    pub fn new(dataset: &Dataset, rows: usize, bytes: usize) -> Encoder {
         match dataset.lake.format {
-            Format::Parquet(codec) => Encoder::Parquet(Box::new(parquet::ParquetEncoder::new(dataset, codec))),
-            Format::Ndjson(codec) => Encoder::Ndjson(Box::new(ndjson::NdjsonEncoder::new(dataset, codec))),
+            Format::Parquet(codec) => {
+                Encoder::Parquet(Box::new(parquet::ParquetEncoder::new(dataset, codec, rows, bytes)))
+            }
+            Format::Ndjson(codec) => Encoder::Ndjson(Box::new(ndjson::NdjsonEncoder::new(dataset, codec, rows, bytes))),
         }
     }
 

@@ -143,8 +143,10 @@ impl<'a> Event<'a> {
     /// Groups the records by topic-partition.
     pub fn batches(&self) -> Vec<Batch<'_, 'a>> {
         let mut groups: BTreeMap<(&str, i32), Vec<&Record<'a>>> = BTreeMap::new();
-        for record in self.records() {
-            groups.entry((&record.topic, record.partition)).or_default().push(record);
+        for records in self.records.iter().flat_map(BTreeMap::values) {
+            for run in records.chunk_by(|one, next| one.partition == next.partition && one.topic == next.topic) {
+                groups.entry((&run[0].topic, run[0].partition)).or_default().extend(run);
+            }
         }
         groups.into_iter().map(|((topic, partition), records)| Batch::new(topic, partition, records)).collect()
     }

@@ -224,10 +224,10 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
             start: range.start,
             extension: self.extension().to_owned(),
         };
-        let mut encoder = Encoder::new(&self.dataset);
-        let (mut row, mut rows, mut bytes_in, mut letters) = (Row::default(), 0, 0, Vec::new());
+        let bytes_in = range.pending.values().map(|(_, value)| value.map_or(0, str::len)).sum();
+        let mut encoder = Encoder::new(&self.dataset, range.pending.records().len(), bytes_in);
+        let (mut row, mut rows, mut letters) = (Row::default(), 0, Vec::new());
         for (record, value) in range.pending.values() {
-            bytes_in += value.map_or(0, str::len) as u64;
             match self.decode(record, value, &mut row, attempt) {
                 Ok(()) => {
                     let (offset, timestamp) = (record.offset, record.timestamp);
@@ -276,7 +276,7 @@ impl<S: Store, C: Catalog> Consumer<S, C> {
                     rows,
                     dead_letters: letters.len() as u64,
                     objects_written: 1,
-                    bytes_in,
+                    bytes_in: bytes_in as u64,
                     bytes_out,
                     newest_timestamp: range.newest_timestamp,
                     ..Report::default()

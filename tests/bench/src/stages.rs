@@ -35,7 +35,8 @@ pub fn measure(payload: &[u8], rounds: usize) -> Result<Vec<Value>, Failure> {
             }
             lap(2);
             // The same once more, because decoding and encoding alternate.
-            let mut encoder = Encoder::new(&dataset);
+            let mut encoder =
+                Encoder::new(&dataset, records.len(), values.iter().flatten().map(|value| value.len()).sum());
             for (record, value) in records.iter().zip(&values) {
                 decoder.decode((*value)?, &mut row)?;
                 let (partition, offset, timestamp) = (record.partition, record.offset, record.timestamp);

@@ -22,9 +22,11 @@ pub struct NdjsonEncoder {
 }
 
 impl NdjsonEncoder {
-    pub fn new(dataset: &Dataset, codec: Codec) -> NdjsonEncoder {
+    pub fn new(dataset: &Dataset, codec: Codec, rows: usize, bytes: usize) -> NdjsonEncoder {
+        // A line holds the system's columns besides.
+        let lines = Vec::with_capacity(bytes + rows * 96);
         let names = dataset.columns.iter().map(|c| format!("\"{}\":", c.name)).collect();
-        NdjsonEncoder { names, codec, lines: Vec::new(), clock: SqlClock::default() }
+        NdjsonEncoder { names, codec, lines, clock: SqlClock::default() }
     }
 
     pub fn append(&mut self, row: &Row, stamp: Stamp) -> Result<(), EncodeError> {
