@@ -11,19 +11,21 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("COST.md")
 
-# --- Measured: docs/SCALE.md says how. CPU milliseconds of the whole process for one full event of one partition.
-EVENT_JSON = 4_020_000  # bytes of JSON that fit into an invocation's 6,291,456 bytes, as base64 in their envelope
-FORMATS = {  # CPU ms an event, bytes stored an event
-    "Parquet zstd": (1.0, 1),
-    "NDJSON gzip": (1.0, 1),
+# --- Measured by `make bench-growth`: one full event of one partition, the consumer's whole process. docs/SCALE.md has more of it.
+MEASURED_RECORDS = 12_563
+MEASURED_JSON = 3_435_687  # bytes; as base64 in their envelope they fill Lambda's 6,291,456
+FORMATS = {  # CPU milliseconds, bytes stored
+    "Parquet zstd": (37.6, 962_000),
+    "NDJSON gzip": (65.3, 1_476_000),
 }
-# Of each further partition in the event: requests are signed and sent, an object is closed.
-PARTITION_CPU_MS = 1.0
+# Of each further partition in the event: requests are signed and sent, an object is opened and closed.
+PARTITION_CPU_MS = 1.2
 
 # --- Assumed.
 CPU_FACTOR = 1.5  # an arm64 Lambda's processor takes that many times as long as the one that was measured on
 WAIT_MS = 130  # for S3, one after another: the ledger is read (20), the object put (70), the ledger put (40)
 CONCURRENCY = 4  # partitions of an event whose waits overlap (CONSUMER_CONCURRENCY)
+BATCH = 10_000  # records of an event at most: the mapping's limit, and infra/'s batch_size
 PARTITIONS = 3  # of the topic; each event holds records of all of them, which is the dearest way
 WINDOW_S = 60  # batching_window_seconds
 LOG_BYTES = 2_000  # an invocation: one line of metrics, Lambda's own three
@@ -62,7 +64,8 @@ DATE = "2026-11-25"
 
 # --- Computed.
 P = {name: price for name, (price, *_) in PRICES.items()}
-BASE64 = 6_291_456 / EVENT_JSON  # bytes that travel for each byte of JSON
+BASE64 = 6_291_456 / MEASURED_JSON  # bytes that travel for each byte of JSON
+EVENT_JSON = MEASURED_JSON * min(1, BATCH / MEASURED_RECORDS)  # bytes of an event that is full
 GB = 1e9
 
 
@@ -78,7 +81,7 @@ def events_per_gb(rate):
 
 def invocation(form, memory, json_bytes):
     """Seconds that one invocation takes, PARTITIONS in its event."""
-    cpu = FORMATS[form][0] * json_bytes / EVENT_JSON + PARTITION_CPU_MS * (PARTITIONS - 1)
+    cpu = FORMATS[form][0] * json_bytes / MEASURED_JSON + PARTITION_CPU_MS * (PARTITIONS - 1)
     waits = WAIT_MS * math.ceil(PARTITIONS / CONCURRENCY)
     return math.ceil(cpu * CPU_FACTOR / min(1, memory / FULL_CPU_MIB) + waits) / 1e3
 
@@ -149,22 +152,22 @@ def page():
     per_gb = [[kind] + [f"{consumer(parquet, memory, r)[kind]:.5f}" for r in RATES] for kind in kinds]
     per_gb.append(["**all, a GB of JSON**"] + [f"**{sum(consumer(parquet, memory, r).values()):.5f}**" for r in RATES])
     per_gb.append(["a month"] + [dollars(sum(consumer(parquet, memory, r).values()) * month_gb(r)) for r in RATES])
-    stored = FORMATS[parquet][1] / EVENT_JSON
+    stored = FORMATS[parquet][1] / MEASURED_JSON
     others = alternatives(parquet, memory)
     beside = [[name] + [x for r in RATES for x in (dollars(cost(r)), f"{cost(r) / month_gb(r):.4f}")] for name, cost in others]
     beside_head = [""] + [x for r in RATES for x in (f"{r:g} MB/s: a month", "a GB")]
     prices = [[unit, f"{price:.10f}".rstrip("0").rstrip("."), f"[{url.split('/')[2]}]({url})", how] for price, unit, url, how in PRICES.values()]
     measured = ", ".join(f"{form} {cpu:g} ms and {size / 1e6:.2f} MB stored" for form, (cpu, size) in FORMATS.items())
-    # From this rate on the gateway's bytes cost more than a poller.
-    turn = (HOURS * (P["epu_hour"] - P["nat_hour"])) / (month_gb(1) * BASE64 * P["nat_gb"])
+    # From this rate on the gateway's bytes alone cost more than a poller unit.
+    turn = HOURS * P["epu_hour"] / (month_gb(1) * BASE64 * P["nat_gb"])
     rates = ", ".join(f"{r:g} MB/s is {month_gb(r):,.0f} GB" for r in RATES)
     return f"""# What it costs to store a GB
 
 Computed by [cost.py](cost.py) from what stands in its first part (`make cost` writes this page); list prices of us-east-1 without a free tier, looked up on {DATE}. A GB is 10⁹ bytes of
 JSON as it lies on the topic; a month has {HOURS} hours, so that {rates}. What the whole system costs at rest, Kafka before all, is in [infra/README.md](../infra/README.md#what-it-costs).
 
-Measured, for one full event ({EVENT_JSON / 1e6:.2f} MB of JSON): {measured}, {PARTITION_CPU_MS:g} ms for each further partition ([SCALE.md](SCALE.md)). Assumed: Lambda's processor takes {CPU_FACTOR:g} times as
-long; {WAIT_MS} ms of waits for S3; {PARTITIONS} partitions, all in each event; a batching window of {WINDOW_S} s.
+Measured, for {MEASURED_JSON / 1e6:.2f} MB of JSON ({MEASURED_RECORDS:,} records, all that fits into an invocation): {measured}; {PARTITION_CPU_MS:g} ms for each further partition ([SCALE.md](SCALE.md)). Assumed: Lambda's processor takes {CPU_FACTOR:g} times as
+long; {WAIT_MS} ms of waits for S3; {PARTITIONS} partitions, all in each event; a batching window of {WINDOW_S} s. The event source mapping gives {BATCH:,} records at most, so that an event of ours holds {EVENT_JSON / 1e6:.2f} MB.
 
 ## Memory
 
@@ -172,13 +175,14 @@ A function's share of the processor is its memory / {FULL_CPU_MIB} MiB, and wait
 
 {table(size_head, sizes)}
 
-{memory} MiB is the cheapest: more memory shortens the {FORMATS[parquet][0]:g} ms and makes every wait dearer. infra/'s default of 256 costs some cents a TB more and leaves room for records that are unlike ours; `consumer_memory_mib` turns it.
+{memory} MiB is the cheapest for both: more memory shortens the work and makes each wait dearer. infra/'s default of 256 costs {dollars((gb_seconds(parquet, 256, 10) - gb_seconds(parquet, memory, 10)) * P["lambda_gb_s"] * 1e3)} more a TB and answers
+in {invocation(parquet, 256, EVENT_JSON) / invocation(parquet, memory, EVENT_JSON) * 100:.0f} % of the time; `consumer_memory_mib` turns it.
 
 ## The consumer, dollars a GB
 
 {table(["Parquet zstd, " + str(memory) + " MiB"] + [f"{r:g} MB/s" for r in RATES], per_gb)}
 
-S3's PUTs are nearly all of it: two a partition and event. Fewer partitions, or a longer window where events are not full, make it cheaper; faster code would not. Storage is beside that: a GB becomes {stored:.2f} GB of Parquet, {dollars(stored * P["s3_gb_month"])} a month.
+S3's PUTs are nine tenths of it: two a partition and event. Fewer partitions, or a longer window where events are not full, make it cheaper; faster code hardly would. Storage is beside that: a GB becomes {stored:.2f} GB of Parquet, {dollars(stored * P["s3_gb_month"])} a month.
 
 ## Beside others, dollars a month and a GB
 
@@ -186,9 +190,10 @@ S3's PUTs are nearly all of it: two a partition and event. Fewer partitions, or 
 
 Kafka and storage are the same for all, and left out; so is what Firehose pays for private connectivity to the cluster. One Connect worker is taken to write {CONNECT_MB_S} MB/s, which nobody measured here.
 
-- On demand the pollers are free, but what they hand to Lambda, {BASE64:.2f} bytes a byte of JSON, leaves the cluster's network through its NAT gateway or endpoint. AWS does not say what of it is billed; all is assumed. From about {turn:.1f} MB/s on `provisioned_pollers` are
-  cheaper, which need neither. The NAT gateway is there for the producer anyway.
-- Always-on workers are the cheapest where the topic is never quiet, and somebody runs them. Neither they nor Firehose store each offset once: Firehose delivers at least once, Connect's S3 sink does it where its partitioner is deterministic.
+- On demand the pollers are free, but what they hand to Lambda, {BASE64:.2f} bytes a byte of JSON, leaves the cluster's network through its NAT gateway or endpoint. AWS does not say what of it is billed: all is assumed, which is the dearest reading. From about {turn:.1f} MB/s on
+  `provisioned_pollers` are cheaper, which need neither. The NAT gateway is there for the producer anyway.
+- Below some 0.3 MB/s Firehose is the cheapest where there is no network to pay for on our side, and from 1 MB/s on always-on workers are, for whoever runs them. What a dollar buys differs: Firehose delivers at least once, and Connect's S3 sink stores each
+  record once only where its partitioner is deterministic.
 
 ## Prices
 

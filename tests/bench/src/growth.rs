@@ -14,7 +14,9 @@ pub fn measure() -> Result<(), Failure> {
 
 async fn tables() -> Result<(), Failure> {
     println!("Full events, one after another into one process; medians of those after the first.\n");
-    println!("| | partitions | bytes a record | records | CPU ms | S3 requests: first event | further | KB stored | MB resident at most |");
+    println!(
+        "| | partitions | bytes a record | records | CPU ms | S3 requests: first event | further | KB stored | MB resident at most |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for (format, codec) in [("parquet", "zstd"), ("ndjson", "gzip")] {
         for partitions in [1, 10, 100, 1000] {
