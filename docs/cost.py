@@ -115,6 +115,7 @@ def alternatives(form, memory):
     # A rotated object a minute and partition.
     connect_s3 = HOURS * 60 * PARTITIONS * P["s3_put"]
     return [
+        ("freshet, the consumer alone (the table above)", own),
         ("freshet, on demand, everything through interface endpoints of Lambda and STS in two zones",
          lambda r: own(r) + 4 * HOURS * P["endpoint_hour"] + moved(r) * P["endpoint_gb"]),
         ("freshet, on demand, everything through a NAT gateway (the default)",
@@ -192,8 +193,9 @@ Kafka and storage are the same for all, and left out; so is what Firehose pays f
 
 - On demand the pollers are free, but what they hand to Lambda, {BASE64:.2f} bytes a byte of JSON, leaves the cluster's network through its NAT gateway or endpoint. AWS does not say what of it is billed: all is assumed, which is the dearest reading. From about {turn:.1f} MB/s on
   `provisioned_pollers` are cheaper, which need neither. The NAT gateway is there for the producer anyway.
-- Below some 0.3 MB/s Firehose is the cheapest where there is no network to pay for on our side, and from 1 MB/s on always-on workers are, for whoever runs them. What a dollar buys differs: Firehose delivers at least once, and Connect's S3 sink stores each
-  record once only where its partitioner is deterministic.
+- Beside a Kafka that is there anyway, Firehose is the cheapest at 0.1 MB/s, and from 1 MB/s on always-on workers are, for whoever runs them; freshet with pollers or endpoints comes next. What a dollar buys differs: Firehose delivers at least once, and
+  Connect's S3 sink stores each record once only where its partitioner is deterministic.
+- Firehose counts a record that is put directly as 5 KB at least: one of ours, {MEASURED_JSON / MEASURED_RECORDS:.0f} bytes, costs {5_000 * MEASURED_RECORDS / MEASURED_JSON:.0f} times the line above unless the sender packs several into one.
 
 ## Prices
 

@@ -15,9 +15,9 @@ pub fn measure() -> Result<(), Failure> {
 async fn tables() -> Result<(), Failure> {
     println!("Full events, one after another into one process; medians of those after the first.\n");
     println!(
-        "| | partitions | bytes a record | records | CPU ms | S3 requests: first event | further | KB stored | MB resident at most |"
+        "| | partitions | bytes a record | records | CPU ms: start and first event | further | S3 requests: first event | further | KB stored | MB resident at most |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for (format, codec) in [("parquet", "zstd"), ("ndjson", "gzip")] {
         for partitions in [1, 10, 100, 1000] {
             row(format, codec, partitions, None).await?;
@@ -43,8 +43,9 @@ async fn row(format: &str, codec: &str, partitions: usize, record_bytes: Option<
     hosted.stop().await;
     let bytes = record_bytes.map_or("people".to_owned(), |bytes| bytes.to_string());
     println!(
-        "| {format} {codec} | {partitions} | {bytes} | {} | {:.1} | {} | {} | {} | {peak:.1} |",
+        "| {format} {codec} | {partitions} | {bytes} | {} | {:.1} | {:.1} | {} | {} | {} | {peak:.1} |",
         last.rows,
+        first.cpu_ms,
         median(&cpu_ms),
         first.requests,
         last.requests,
