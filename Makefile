@@ -73,6 +73,7 @@ lint: toolchain perl ## Formatting, clippy with warnings denied, unused dependen
 	$(CARGO) fmt --manifest-path localstack/broker/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(MAKE) unused
+	@if command -v python3 >/dev/null; then docs/cost.py --check; else echo 'docs/COST.md is not checked: python3 is missing' >&2; fi
 
 # cargo-machete reads the sources; it is installed into target/ and needs no compiler plug-in.
 MACHETE := target/tools/bin/cargo-machete
@@ -155,6 +156,28 @@ prove-histories:
 bench: toolchain ## What one full event costs the consumer, beside others (ten minutes, most of them to compile)
 	$(CARGO) build --locked --release -p bench
 	target/release/bench
+
+# The functions as Lambda gets them, and the program that hosts them.
+.PHONY: bench-hosted
+bench-hosted: toolchain perl
+	$(CARGO) build --locked --release -p producer -p consumer
+	$(CARGO) build --locked --release -p bench
+
+.PHONY: bench-cold
+bench-cold: bench-hosted ## Each function's time from exec to its first `/next` (OTHER=folder: in turn with the binaries there)
+	target/release/bench cold $(OTHER)
+
+.PHONY: bench-memory
+bench-memory: bench-hosted ## The most memory that the consumer holds over 200 full events
+	target/release/bench memory
+
+.PHONY: bench-growth
+bench-growth: bench-hosted ## What an event costs by its partitions and by the size of its records
+	target/release/bench growth
+
+.PHONY: cost
+cost: ## Compute docs/COST.md: dollars a GB, beside others
+	docs/cost.py
 
 .PHONY: broker
 broker: toolchain ## Build the embedded Kafka broker (a workspace of its own)

@@ -9,6 +9,9 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_sdk_s3::config::Region;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
+use aws_smithy_runtime_api::client::http::{HttpClient, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
 use crate::config::S3Config;
 
@@ -21,7 +24,7 @@ pub async fn sdk_config() -> SdkConfig {
 pub fn loader() -> ConfigLoader {
     let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(Lazy(http))
         .retry_config(RetryConfig::standard().with_max_attempts(4))
         .timeout_config(
             TimeoutConfig::builder()
@@ -30,6 +33,21 @@ pub fn loader() -> ConfigLoader {
                 .operation_timeout(Duration::from_secs(25))
                 .build(),
         )
+}
+
+/// Reads the system's CA certificates with the first request. The SDK has each service's client read them when it is made
+/// (`validate_base_client_config`, which is left out here), throw them away, and read them again: that was most of a start.
+#[derive(Debug)]
+struct Lazy(SharedHttpClient);
+
+impl HttpClient for Lazy {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        self.0.http_connector(settings, components)
+    }
+
+    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+        self.0.connector_metadata()
+    }
 }
 
 /// An S3 client for the lake; `S3_*` settings win over `AWS_*`.

@@ -22,22 +22,39 @@ pub struct Event {
     pub rows: Vec<Value>,
 }
 
+/// What an event is made of.
+#[derive(Clone, Copy)]
+pub struct Shape<'a> {
+    /// Of each partition.
+    pub first_offsets: &'a [i64],
+    /// Bytes of JSON in a record; as people are, where it is `None`.
+    pub record_bytes: Option<usize>,
+}
+
 /// Records of `partitions` partitions, in turn.
 pub fn full(seed: u64, partitions: usize) -> Event {
+    of_shape(seed, Shape { first_offsets: &vec![0; partitions], record_bytes: None })
+}
+
+pub fn of_shape(seed: u64, Shape { first_offsets, record_bytes }: Shape) -> Event {
+    let partitions = first_offsets.len();
     let pools = Pools::recorded();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut batches = vec![(String::new(), 0i64); partitions];
+    let mut batches: Vec<_> = first_offsets.iter().map(|offset| (String::new(), *offset)).collect();
     let mut rows = Vec::new();
     let envelope = 200 + partitions * 24;
     let mut size = envelope;
     for number in 0.. {
-        let person = pools.person(&mut rng, number);
+        let person = match record_bytes {
+            None => pools.person(&mut rng, number),
+            Some(bytes) => pools.person_of(bytes, &mut rng, number),
+        };
         let (batch, offset) = &mut batches[number % partitions];
         let before = batch.len();
         let _ = write!(
             batch,
             r#"{}{{"topic":"names_topic","partition":{},"offset":{offset},"timestamp":{},"timestampType":"LOG_APPEND_TIME","value":"{}","headers":[]}}"#,
-            if *offset == 0 { "" } else { "," },
+            if batch.is_empty() { "" } else { "," },
             number % partitions,
             HOUR + number as i64 * 50,
             STANDARD.encode_to_string(json(&person)),
@@ -112,5 +129,20 @@ impl Pools {
         let email = format!("{}.{}.{number}@example.com", text(first), text(last)).to_lowercase().replace(' ', "");
         person.insert("email".into(), email.into());
         Value::Object(person)
+    }
+
+    /// As few columns as there can be, or an address as long as it takes.
+    fn person_of(&self, bytes: usize, rng: &mut fastrand::Rng, number: usize) -> Value {
+        let person = self.person(rng, number);
+        let mut person = json!({"name": person["name"], "email": person["email"]});
+        let mut address = String::new();
+        while person.to_string().len() + address.len() + r#","address":"""#.len() < bytes {
+            let street = self.people[rng.usize(..self.people.len())]["location"]["street"]["name"].clone();
+            let _ = write!(address, "{} {}, ", rng.u32(1..10_000), street.as_str().unwrap_or_default());
+        }
+        if !address.is_empty() {
+            person["address"] = address.into();
+        }
+        person
     }
 }

@@ -3,7 +3,11 @@
 //! The program measures in a process of its own, whose standard output (the functions' metrics) goes nowhere; a process a
 //! contender gives peak memory and, where valgrind is installed, instructions.
 
+mod cold_start;
 mod event;
+mod growth;
+mod hosted;
+mod memory;
 mod others;
 mod ours;
 mod read_back;
@@ -85,6 +89,11 @@ fn main() -> Result<(), Failure> {
         [] => table::print(),
         ["measure", payload] => measure(payload),
         ["once", name, payload, times] => once(name, payload, times.parse()?),
+        ["cold"] => cold_start::measure(None),
+        ["cold", other] => cold_start::measure(Some(other)),
+        ["memory"] => memory::measure(),
+        ["growth"] => growth::measure(),
+        ["next"] => cold_start::next(),
         _ => Err("usage: bench".into()),
     }
 }

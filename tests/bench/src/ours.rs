@@ -75,8 +75,11 @@ impl Ours {
 
 /// The dataset `names` in another format.
 pub fn dataset(format: &str, codec: &str) -> Dataset {
-    let text = include_str!("../../../datasets/names.yaml")
+    Dataset::parse("names.yaml", &dataset_file(format, codec)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+pub fn dataset_file(format: &str, codec: &str) -> String {
+    include_str!("../../../datasets/names.yaml")
         .replace("format: parquet", &format!("format: {format}"))
-        .replace("codec: zstd", &format!("codec: {codec}"));
-    Dataset::parse("names.yaml", &text).unwrap_or_else(|e| panic!("{e}"))
+        .replace("codec: zstd", &format!("codec: {codec}"))
 }
