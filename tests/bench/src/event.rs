@@ -20,16 +20,20 @@ pub struct Event {
     pub rows: Vec<Value>,
 }
 
-/// Records of `partitions` partitions, in turn.
-pub fn full(seed: u64, partitions: usize) -> Event {
+/// Without end.
+pub fn people(seed: u64) -> impl Iterator<Item = Value> {
     let pools = Pools::recorded();
     let mut rng = fastrand::Rng::with_seed(seed);
+    (0..).map(move |number| pools.person(&mut rng, number))
+}
+
+/// Records of `partitions` partitions, in turn.
+pub fn full(seed: u64, partitions: usize) -> Event {
     let mut batches = vec![(String::new(), 0i64); partitions];
     let mut rows = Vec::new();
     let envelope = 200 + partitions * 24;
     let mut size = envelope;
-    for number in 0.. {
-        let person = pools.person(&mut rng, number);
+    for (number, person) in people(seed).enumerate() {
         let (batch, offset) = &mut batches[number % partitions];
         let before = batch.len();
         let _ = write!(
