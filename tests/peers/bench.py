@@ -256,6 +256,8 @@ def one_event() -> dict:
 
 
 def main(records: int) -> None:
+    if not shutil.which("java"):
+        raise Failed("java is missing, which runs Apache Kafka: install a JDK of version 17 or later")
     adopt_orphans()
     shutil.rmtree(SCRATCH, ignore_errors=True)
     os.makedirs(SCRATCH)

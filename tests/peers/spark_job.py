@@ -43,7 +43,7 @@ def main(brokers: str, topic: str, endpoint: str, bucket: str, form: str, per_tr
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     jvm = spark._jvm.java.lang.ProcessHandle.current().pid()
-    for stretch in ["cold", "warm"]:
+    for stretch in os.environ.get("STRETCHES", "cold,warm").split(","):
         began = time.time()
         run(spark, brokers, topic, f"s3a://{bucket}/{stretch}", form, per_trigger, f"{scratch}/checkpoint-{stretch}")
         print(json.dumps({"stretch": stretch, "cpu": cpu(jvm) + cpu(os.getpid()), "wall": time.time() - began}), flush=True)
@@ -57,6 +57,7 @@ def run(spark, brokers, topic, path, form, per_trigger, checkpoint) -> None:
         .option("subscribe", topic)
         .option("startingOffsets", "earliest")
         .option("maxOffsetsPerTrigger", per_trigger)
+        .options(**json.loads(os.environ.get("KAFKA_OPTIONS", "{}")))
         .load()
     )
     table = messages.select(
@@ -68,6 +69,7 @@ def run(spark, brokers, topic, path, form, per_trigger, checkpoint) -> None:
     writer = table.writeStream.format({"parquet": "parquet", "ndjson": "json"}[form]).outputMode("append")
     if form == "ndjson":
         writer = writer.option("compression", "gzip")
+    writer = writer.options(**json.loads(os.environ.get("WRITE_OPTIONS", "{}")))
     query = (
         writer.option("path", path)
         .option("checkpointLocation", checkpoint)
