@@ -9,7 +9,7 @@ import glob
 import json
 import os
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import time
@@ -258,6 +258,7 @@ def one_event() -> dict:
 def main(records: int) -> None:
     if not shutil.which("java"):
         raise Failed("java is missing, which runs Apache Kafka: install a JDK of version 17 or later")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     adopt_orphans()
     shutil.rmtree(SCRATCH, ignore_errors=True)
     os.makedirs(SCRATCH)

@@ -11,8 +11,7 @@ use serde_json::json;
 
 type Failure = Box<dyn std::error::Error>;
 
-const CLUSTER_ARN: &str =
-    "arn:aws:kafka:us-east-1:000000000000:cluster/bench/00000000-0000-0000-0000-000000000000-1";
+const CLUSTER_ARN: &str = "arn:aws:kafka:us-east-1:000000000000:cluster/bench/00000000-0000-0000-0000-000000000000-1";
 const EVERY: Duration = Duration::from_millis(20);
 /// After so many failures in a row the function will not recover.
 const FAILURES: u64 = 10;
