@@ -268,22 +268,30 @@ def main(records: int) -> None:
         skipped["spark"] = "Spark could not be fetched: `tests/cloud/tools.sh spark` says why"
     peers = [peer for peer in PEERS if peer.name not in skipped and peer.name in os.environ.get("PEERS", peer.name).split(",")]
     way = Way(records)
+    tables, others = {}, []
     event = one_event()
+
+    def write() -> None:
+        """What there is by now: a run that is stopped has not been for nothing."""
+        minutes = (time.time() - began) / 60
+        with open(DOCUMENT, "w") as file:
+            file.write(report.document(records, way.json_bytes, ROUNDS, tables, event, others, skipped, minutes, SPARK_TRIGGER, SPARK_GC))
+        say(f"{DOCUMENT} is written")
+
     try:
         way.open()
-        tables = {"parquet": measure(way, "parquet", peers)}
-        if os.environ.get("NDJSON", "1") == "1":
+        tables["parquet"] = measure(way, "parquet", peers)
+        write()
+        if os.environ.get("NDJSON") != "0":
             tables["ndjson"] = measure(way, "ndjson", [peer for peer in peers if not peer.name.startswith("python-")])
+            write()
     finally:
         way.close()
-    others = []
     for heading, command in OTHERS:
         say(" ".join(command))
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         others.append((heading, command, done.stdout if done.returncode == 0 else f"It failed ({done.returncode})."))
-    with open(DOCUMENT, "w") as file:
-        file.write(report.document(records, way.json_bytes, ROUNDS, tables, event, others, skipped, time.time() - began, SPARK_TRIGGER, SPARK_GC))
-    say(f"{DOCUMENT} is written")
+        write()
 
 
 if __name__ == "__main__":

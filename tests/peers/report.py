@@ -52,17 +52,17 @@ Each job lies in [tests/peers](../tests/peers), written as its users write it. W
 | peer | job | settings |
 |---|---|---|
 | freshet | [src/main.rs](../tests/peers/src/main.rs) and the release build of [functions/consumer](../functions/consumer) | 4 pollers, events of 10,000 records or 6,291,456 bytes, Parquet zstd level 1 ([datasets/names.yaml](../datasets/names.yaml)); for gzip `format: ndjson`, `codec: gzip` (level 1) |
-| Spark | [spark_job.py](../tests/peers/spark_job.py) | `availableNow`, `maxOffsetsPerTrigger` {trigger}, `from_json` with the schema, Parquet zstd level 1 or JSON gzip level 1, checkpoint on the local disk, S3A with path style and buffers in memory, 2 GB of heap, {gc} |
+| Spark | [spark_job.py](../tests/peers/spark_job.py) | `availableNow`, `maxOffsetsPerTrigger` {trigger}, `from_json` with the schema, polls of 10,000 records and 8 MB a partition, dictionaries for the columns with few values only, Parquet zstd level 1 or JSON gzip level 1, checkpoint on the local disk, S3A with path style and buffers in memory, 2 GB of heap, {gc} |
 | Python consumer | [python_consumer.py](../tests/peers/python_consumer.py) | `consume` of up to 100,000 messages, `pyarrow.json` with the schema, dictionaries for the columns with few values only, zstd level 1 or gzip level 1, `put_object`, commit behind it |
 | Python handlers | [python_handler.py](../tests/peers/python_handler.py) | fed by our event source over the Lambda Runtime API; `json`: the standard library and `Table.from_pylist`; orjson: a runtime of its own that parses the event with orjson, records by `pyarrow.json`; zstd level 1 |
 """
 
 
-def document(records, json_bytes, rounds, tables, event, others, skipped, seconds, trigger, gc) -> str:
+def document(records, json_bytes, rounds, tables, event, others, skipped, minutes, trigger, gc) -> str:
     megabytes = json_bytes / 1e6
     parts = [
         HEAD,
-        machine(seconds),
+        machine(minutes),
         WAY.format(records=records, size=json_bytes / records, megabytes=megabytes, rounds=rounds),
         "### Parquet, zstd level 1\n\n" + way_table(tables["parquet"], megabytes),
     ]
@@ -129,7 +129,7 @@ def goals(way, event) -> str:
     return "\n".join(lines) + "\n"
 
 
-def machine(seconds) -> str:
+def machine(minutes) -> str:
     def said(*command) -> str:
         try:
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -143,7 +143,7 @@ def machine(seconds) -> str:
 
     packages = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ["confluent-kafka", "pyarrow", "orjson", "boto3"])
     lines = {
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()) + f", {seconds / 60:.0f} minutes",
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()) + f", {minutes:.0f} minutes",
         "commit": said("git", "describe", "--always", "--dirty"),
         "processor": f"{first('/proc/cpuinfo', 'model name')}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{int(first('/proc/meminfo', 'MemTotal').split()[0]) / 1e6:.0f} GB",
