@@ -162,7 +162,7 @@ bench-peers: toolchain ## Kafka to S3, ours beside Spark and Python, into docs/B
 	tests/cloud/tools.sh peers kafka versitygw
 	@tests/cloud/tools.sh spark || tests/cloud/skip.sh 'Spark is not there and is not measured: the line above says why'
 	$(CARGO) build --locked --release -p bench -p consumer -p peers
-	target/tools/peers/bin/python tests/peers/bench.py $(or $(RECORDS),2000000)
+	target/tools/peers/bin/python -B tests/peers/bench.py $(or $(RECORDS),2000000)
 
 .PHONY: broker
 broker: toolchain ## Build the embedded Kafka broker (a workspace of its own)

@@ -26,6 +26,7 @@ TOOLS = "target/tools"
 RELEASE = "target/release"
 SCRATCH = "target/bench-peers"
 PYTHON = sys.executable
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 HERE = os.path.dirname(os.path.abspath(__file__))
 DOCUMENT = "docs/BENCHMARKS.md"
 # Offsets of a micro-batch of Spark's: two objects, one a core.
@@ -111,7 +112,7 @@ def python_handler(variant: str, name: str):
         bucket = way.bucket(f"python-{variant}")
         binary = os.path.abspath(f"{SCRATCH}/python_{variant}")
         with open(binary, "w") as file:
-            file.write(f"#!/bin/sh\nexec {os.path.abspath(PYTHON)} {HERE}/python_handler.py {variant}\n")
+            file.write(f"#!/bin/sh\nexec {os.path.abspath(PYTHON)} -B {HERE}/python_handler.py {variant}\n")
         os.chmod(binary, 0o755)
         cost = drain(way, bucket, binary, {})
         own = json.loads(cost.lines[-1])["event_source_cpu"]
