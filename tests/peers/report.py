@@ -40,7 +40,7 @@ and compared with what was produced, each value of each row; a run that differed
 NOTES = """What the figures do not say:
 
 - Ours stores each offset exactly once, whatever dies; Spark does by its `_spark_metadata`, which other engines do not read; the Python peers store rows twice after a crash.
-- The event source is Lambda's on AWS and costs nothing there. Here it is our own and is counted: it writes each record in base64 into a JSON event, as Lambda's does, and the function takes it out again. Spark and the Python consumer are spared that. A line gives the function's processes alone.
+- The event source is Lambda's on AWS and costs nothing there. Here it is our own and is counted: it writes each record in base64 into a JSON event, as Lambda's does, and the function takes it out again. Spark and the Python consumer are spared that. A line gives the function's processes alone, as those of the Python handlers do (their peak memory is that of all, the event source among them).
 - Ours and the handlers write an object for each event of at most 10,000 records (AWS's limit); Spark and the Python consumer write larger ones. Ours also registers nothing in Glue here (`GLUE_DATABASE` is not set).
 - Spark runs as `local[2]`; a cluster adds the traffic between its parts. Its first stretch includes the start of the JVM and the compilation of its code, its second has neither.
 """
