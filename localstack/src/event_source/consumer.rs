@@ -16,7 +16,7 @@ use rdkafka::{
 };
 use tokio::sync::watch;
 
-use super::{EventSourceConfig, StartingPosition, batch::Record, stats::Recorder};
+use super::{EventSourceConfig, StartingPosition, stats::Recorder};
 
 pub(super) type Consumer = StreamConsumer<Context>;
 
@@ -76,11 +76,6 @@ impl Ownership {
 
     pub(super) fn snapshot(&self) -> HashMap<i32, u64> {
         self.lock().clone()
-    }
-
-    /// The record's partition was not taken away since it was read.
-    pub(super) fn is_live(&self, record: &Record) -> bool {
-        self.is_current(record.partition, record.generation)
     }
 
     /// The partition was not taken away since this assignment.

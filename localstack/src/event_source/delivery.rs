@@ -91,7 +91,8 @@ impl Delivery {
 
     /// One attempt, and what follows from it; what is to be tried again comes back onto the stack.
     async fn deliver_piece(&mut self, mut piece: Piece, pieces: &mut Vec<Piece>) -> Result<(), Abandoned> {
-        piece.records.retain(|record| self.ownership.is_live(record));
+        let owned = self.ownership.snapshot();
+        piece.records.retain(|record| owned.get(&record.partition) == Some(&record.generation));
         self.give_up_on_old(&mut piece).await?;
         if piece.records.is_empty() {
             return self.commit(&piece.commit, 0).await;

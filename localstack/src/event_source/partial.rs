@@ -66,7 +66,7 @@ mod tests {
             timestamp: 0,
             generation: 0,
             received: Instant::now(),
-            json: Vec::new(),
+            json: bytes::Bytes::new(),
         };
         vec![record(0, 5), record(0, 6), record(1, 9)]
     }

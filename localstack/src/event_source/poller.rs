@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use rdkafka::{
     Message,
@@ -35,6 +36,8 @@ const READ_AGAIN: usize = MAX_PAYLOAD;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Messages taken in one go, before anything else gets its turn.
 const BURST: usize = 256;
+/// Records lie in blocks of so many bytes: one is freed sooner than a thousand records are.
+const BLOCK: usize = 64 << 10;
 /// Before a poller that failed begins again.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -83,7 +86,7 @@ impl Poller {
             window: self.config.maximum_batching_window,
         };
         let reader = Reader {
-            topic: self.config.topic.clone(),
+            json: Json { topic: self.config.topic.clone(), record: Vec::new(), block: BytesMut::new() },
             batcher: Batcher::new(limits, envelope.clone()),
             owned: HashMap::new(),
             version: 0,
@@ -219,7 +222,7 @@ impl Flow {
 
 /// Turns messages into records, under the assignment that is in force.
 struct Reader {
-    topic: String,
+    json: Json,
     batcher: Batcher,
     /// As of `version`.
     owned: HashMap<i32, u64>,
@@ -235,13 +238,13 @@ impl Reader {
         first: Option<KafkaResult<BorrowedMessage<'_>>>,
         messages: &mut MessageStream<'_, Context>,
     ) -> KafkaResult<()> {
-        let mut received = 0;
+        let (mut received, now) = (0, Instant::now());
         let mut next = first;
         let result = loop {
             // A rebalance is served while the stream is polled.
             self.follow_rebalance();
             match next {
-                Some(Ok(message)) => received += u64::from(self.push(&message)),
+                Some(Ok(message)) => received += u64::from(self.push(&message, now)),
                 Some(Err(fatal @ KafkaError::MessageConsumptionFatal(_))) => break Err(fatal),
                 Some(Err(error)) => {
                     tracing::warn!(%error, "The event source could not read from Kafka and goes on trying; check that the topic exists and the brokers are up.");
@@ -262,7 +265,7 @@ impl Reader {
         result
     }
 
-    fn push(&mut self, message: &BorrowedMessage<'_>) -> bool {
+    fn push(&mut self, message: &BorrowedMessage<'_>, received: Instant) -> bool {
         // Of a partition that was taken away meanwhile: its next owner reads it.
         let Some(generation) = self.owned.get(&message.partition()) else { return false };
         let source = Source::of(message);
@@ -271,8 +274,8 @@ impl Reader {
             offset: source.offset,
             timestamp: source.timestamp.to_millis().unwrap_or(-1),
             generation: *generation,
-            received: Instant::now(),
-            json: source.encode(&self.topic),
+            received,
+            json: self.json.encode(&source),
         });
         true
     }
@@ -284,5 +287,25 @@ impl Reader {
             self.owned = self.ownership.snapshot();
             self.batcher.retain(|record| self.owned.get(&record.partition) == Some(&record.generation));
         }
+    }
+}
+
+/// Turns records into JSON, many in one allocation.
+struct Json {
+    topic: String,
+    /// The last record; kept for its capacity.
+    record: Vec<u8>,
+    block: BytesMut,
+}
+
+impl Json {
+    fn encode(&mut self, source: &Source<'_>) -> Bytes {
+        self.record.clear();
+        source.encode(&self.topic, &mut self.record);
+        if self.block.capacity() < self.record.len() {
+            self.block = BytesMut::with_capacity(BLOCK.max(self.record.len()));
+        }
+        self.block.extend_from_slice(&self.record);
+        self.block.split().freeze()
     }
 }

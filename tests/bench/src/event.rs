@@ -22,6 +22,13 @@ pub struct Event {
     pub rows: Vec<Value>,
 }
 
+/// Without end.
+pub fn people(seed: u64) -> impl Iterator<Item = Value> {
+    let pools = Pools::recorded();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    (0..).map(move |number| pools.person(&mut rng, number))
+}
+
 /// What an event is made of.
 #[derive(Clone, Copy)]
 pub struct Shape<'a> {

@@ -10,6 +10,7 @@ mod hosted;
 mod memory;
 mod others;
 mod ours;
+mod peers;
 mod read_back;
 mod stages;
 mod table;
@@ -94,8 +95,15 @@ fn main() -> Result<(), Failure> {
         ["memory"] => memory::measure(),
         ["growth"] => growth::measure(),
         ["next"] => cold_start::next(),
+        ["people", number] => peers::print_people(number.parse()?),
+        ["event", file] => peers::write_event(file),
+        ["rounds", name, payload, output] => peers::rounds(name, payload, output),
         _ => Err("usage: bench".into()),
     }
+}
+
+fn known(name: &str) -> Result<&'static str, Failure> {
+    NAMES.into_iter().find(|known| *known == name).ok_or_else(|| "no such contender".into())
 }
 
 /// Milliseconds of processor time of this process.
@@ -152,8 +160,7 @@ fn compare(contender: &Contender, objects: Vec<Bytes>, expected: &[Value]) -> Re
 
 /// In a process that does nothing else. How much memory it took goes to standard error.
 fn once(name: &str, payload: &str, times: usize) -> Result<(), Failure> {
-    let name = NAMES.into_iter().find(|known| *known == name).ok_or("no such contender")?;
-    let contender = contender(name, &Arc::new(std::fs::read(payload)?));
+    let contender = contender(known(name)?, &Arc::new(std::fs::read(payload)?));
     for _ in 0..times {
         drop((contender.run)());
     }
