@@ -259,7 +259,8 @@ def one_event() -> dict:
 def main(records: int) -> None:
     if not shutil.which("java"):
         raise Failed("java is missing, which runs Apache Kafka: install a JDK of version 17 or later")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for end in [signal.SIGINT, signal.SIGTERM]:
+        signal.signal(end, signal.default_int_handler)
     adopt_orphans()
     shutil.rmtree(SCRATCH, ignore_errors=True)
     os.makedirs(SCRATCH)
