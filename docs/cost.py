@@ -33,6 +33,7 @@ RATES = (0.1, 1, 10)  # MB of JSON a second
 HOURS = 730
 MEMORY_MIB = (128, 256, 512, 1024, 1769)
 FULL_CPU_MIB = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+ENDPOINTS = 4  # Lambda's and STS's, in two zones each
 CONNECT_MB_S = 5  # that one worker of 1 vCPU writes as Parquet; nobody measured it here
 
 # --- Prices: dollars, unit, page, how it was looked up.
@@ -117,7 +118,7 @@ def alternatives(form, memory):
     return [
         ("freshet, the consumer alone (the table above)", own),
         ("freshet, on demand, everything through interface endpoints of Lambda and STS in two zones",
-         lambda r: own(r) + 4 * HOURS * P["endpoint_hour"] + moved(r) * P["endpoint_gb"]),
+         lambda r: own(r) + ENDPOINTS * HOURS * P["endpoint_hour"] + moved(r) * P["endpoint_gb"]),
         ("freshet, on demand, everything through a NAT gateway (the default)",
          lambda r: own(r) + HOURS * P["nat_hour"] + moved(r) * P["nat_gb"]),
         ("freshet, provisioned pollers", lambda r: own(r) + epus(r) * HOURS * P["epu_hour"]),
@@ -161,6 +162,8 @@ def page():
     measured = ", ".join(f"{form} {cpu:g} ms and {size / 1e6:.2f} MB stored" for form, (cpu, size) in FORMATS.items())
     # From this rate on the gateway's bytes alone cost more than a poller unit.
     turn = HOURS * P["epu_hour"] / (month_gb(1) * BASE64 * P["nat_gb"])
+    # Endpoints cost by the hour as well, pollers need none.
+    endpoint_turn = HOURS * (P["epu_hour"] - ENDPOINTS * P["endpoint_hour"]) / (month_gb(1) * BASE64 * P["endpoint_gb"])
     rates = ", ".join(f"{r:g} MB/s is {month_gb(r):,.0f} GB" for r in RATES)
     return f"""# What it costs to store a GB
 
@@ -192,7 +195,7 @@ S3's PUTs are nine tenths of it: two a partition and event. Fewer partitions, or
 Kafka and storage are the same for all, and left out; so is what Firehose pays for private connectivity to the cluster. One Connect worker is taken to write {CONNECT_MB_S} MB/s, which nobody measured here.
 
 - On demand the pollers are free, but what they hand to Lambda, {BASE64:.2f} bytes a byte of JSON, leaves the cluster's network through its NAT gateway or endpoint. AWS does not say what of it is billed: all is assumed, which is the dearest reading. From about {turn:.1f} MB/s on
-  `provisioned_pollers` are cheaper, which need neither. The NAT gateway is there for the producer anyway.
+  `provisioned_pollers`, which need neither, are cheaper than the gateway, from {endpoint_turn:.1f} MB/s on than endpoints. The NAT gateway is there for the producer anyway.
 - Beside a Kafka that is there anyway, Firehose is the cheapest at 0.1 MB/s, and from 1 MB/s on always-on workers are, for whoever runs them; freshet with pollers or endpoints comes next. What a dollar buys differs: Firehose delivers at least once, and
   Connect's S3 sink stores each record once only where its partitioner is deterministic.
 - Firehose counts a record that is put directly as 5 KB at least: one of ours, {MEASURED_JSON / MEASURED_RECORDS:.0f} bytes, costs {5_000 * MEASURED_RECORDS / MEASURED_JSON:.0f} times the line above unless the sender packs several into one.

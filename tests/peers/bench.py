@@ -86,7 +86,9 @@ class Way:
         return len(full), sum(full)
 
     def environment(self, **more) -> dict:
-        return os.environ | {"AWS_ACCESS_KEY_ID": servers.KEY, "AWS_SECRET_ACCESS_KEY": servers.SECRET, "AWS_REGION": "us-east-1",
+        # Nothing of the user's own account, and no proxy between processes of one machine.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_") and not name.lower().endswith("_proxy")}
+        return own | {"AWS_ACCESS_KEY_ID": servers.KEY, "AWS_SECRET_ACCESS_KEY": servers.SECRET, "AWS_REGION": "us-east-1",
                              "AWS_DEFAULT_REGION": "us-east-1", "S3_ENDPOINT": self.store.endpoint} | more
 
 
@@ -172,16 +174,18 @@ def say(text: str) -> None:
 
 
 def measure(way: Way, form: str, peers) -> dict:
-    """Costs by row, one a round, with objects and bytes of the last round; and the reason of a peer that failed."""
-    table, failed = {}, {}
+    """Costs by row, one a round, with objects and bytes of the first round; and the reason of a peer that failed."""
+    table, failed, peers_rows = {}, {}, {}
     for turn in range(ROUNDS):
         for peer in peers:
             if peer.name in failed:
                 continue
             try:
                 rows = peer.start(way, form)
-                for name, (cost, bucket, prefix) in rows.items():
-                    objects = way.check(bucket, prefix) if prefix else None
+                peers_rows.setdefault(peer.name, set()).update(rows)
+                checked = {name: way.check(bucket, prefix) if prefix else None for name, (_, bucket, prefix) in rows.items()}
+                for name, (cost, _, _) in rows.items():
+                    objects = checked[name]
                     row = table.setdefault(name, {"costs": [], "objects": objects})
                     row["costs"].append(cost)
                     say(f"{form}, round {turn + 1} of {ROUNDS}: {name}: {cost.cpu:.1f} CPU-s, "
@@ -191,6 +195,9 @@ def measure(way: Way, form: str, peers) -> dict:
                     way.store.forget(bucket)
             except Failed as error:
                 failed[peer.name] = str(error)
+                # Whatever differs once has no figures, of no round.
+                for name in peers_rows.get(peer.name, ()):
+                    table.pop(name, None)
                 say(f"{peer.name} is left out: {error}")
     return {"rows": table, "failed": failed}
 
@@ -294,6 +301,10 @@ def main(records: int) -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         others.append((heading, command, done.stdout if done.returncode == 0 else f"It failed ({done.returncode})."))
         write()
+    if any("ours" in table["failed"] for table in tables.values()):
+        raise Failed("freshet's own rows differ from what was produced: the lines above say how")
+    if any(output.startswith("It failed") for _, _, output in others):
+        raise Failed(f"a part failed: {DOCUMENT} says which")
 
 
 if __name__ == "__main__":

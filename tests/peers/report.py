@@ -32,7 +32,7 @@ with four partitions and `LogAppendTime`, written as our producer writes (idempo
 S3: the dataset's nine columns, partition, offset and Kafka's timestamp (ours also epoch and `_extra`). Each runs {rounds} times, all of them in each round; figures are medians, the range of CPU seconds stands beside.
 
 **Counted** is the processor time (user and system) of everything that a peer starts, from its first process to the end of its last; of ours that is the event source, the function's
-processes, the Runtime API between them over HTTP, the ledger and S3's conditional PUTs. Peak memory is the sum of the resident memory of all its processes, looked at twenty times a second; shared pages
+processes, the Runtime API between them over HTTP, the ledger and S3's conditional PUTs; of Spark its JVM and the Python program, without the script that launches them and their end. Peak memory is the sum of the resident memory of all its processes, looked at twenty times a second; shared pages
 count for each. **Not counted**: the broker and the store, which are the same for all, and making the records. The objects of every run were read back from the store
 and compared with what was produced, each value of each row; a run that differed is a failure and has no figures.
 """
@@ -42,6 +42,7 @@ NOTES = """What the figures do not say:
 - Ours stores each offset exactly once, whatever dies; Spark does by its `_spark_metadata`, which other engines do not read; the Python peers store rows twice after a crash.
 - The event source is Lambda's on AWS and costs nothing there. Here it is our own and is counted: it writes each record in base64 into a JSON event, as Lambda's does, and the function takes it out again. Spark and the Python consumer are spared that. A line gives the function's processes alone, as those of the Python handlers do (their peak memory is that of all, the event source among them).
 - Ours and the handlers write an object for each event of at most 10,000 records (AWS's limit); Spark and the Python consumer write larger ones. Ours also registers nothing in Glue here (`GLUE_DATABASE` is not set).
+- Wall times compare one process (Python), two threads (Spark) and five processes (ours) on the same cores.
 - Spark runs as `local[2]`; a cluster adds the traffic between its parts. Its first stretch includes the start of the JVM and the compilation of its code, its second has neither.
 """
 

@@ -8,6 +8,8 @@ import os
 import sys
 import time
 
+STARTED = time.time()
+
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import col, from_json
 
@@ -46,7 +48,8 @@ def main(brokers: str, topic: str, endpoint: str, bucket: str, form: str, per_tr
     spark.sparkContext.setLogLevel("ERROR")
     jvm = spark._jvm.java.lang.ProcessHandle.current().pid()
     for stretch in ["cold", "warm"]:
-        began = time.time()
+        # The first one began with this process.
+        began = STARTED if stretch == "cold" else time.time()
         run(spark, brokers, topic, f"s3a://{bucket}/{stretch}", form, per_trigger, f"{scratch}/checkpoint-{stretch}")
         print(json.dumps({"stretch": stretch, "cpu": cpu(jvm) + cpu(os.getpid()), "wall": time.time() - began}), flush=True)
     spark.stop()

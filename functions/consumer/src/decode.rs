@@ -53,7 +53,7 @@ impl Payloads {
         let text = simdutf8::basic::from_utf8(&self.bytes);
         let value = |span: Range<usize>| match text {
             // Two values can be UTF-8 together that are not each by itself.
-            Ok(text) => text.get(span).ok_or(NOT_UTF8),
+            Ok(text) => text.get(span.clone()).or(span.is_empty().then_some("")).ok_or(NOT_UTF8),
             Err(_) => str::from_utf8(&self.bytes[span]).map_err(|_| NOT_UTF8),
         };
         self.spans.iter().map(|span| span.clone().and_then(value)).collect()
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn values_that_are_not_base64_or_not_utf8_harm_no_other() {
-        let values = [Some("w6k="), Some("w6"), None, Some("wyI="), Some("e30="), Some("qQ==")];
+        let values = [Some("w6k="), Some("w6"), None, Some("wyI="), Some("e30="), Some(""), Some("qQ==")];
         let record = |(offset, value): (usize, &Option<&str>)| json!({"topic": "t", "partition": 0, "offset": offset, "timestamp": 0, "value": value});
         let records: Vec<_> = values.iter().enumerate().map(record).collect();
         let event = json!({"eventSource": "aws:kafka", "records": {"t-0": records}}).to_string();
@@ -368,17 +368,18 @@ mod tests {
         let payloads = Payloads::decode(&event.batches()[0].records);
         assert_eq!(
             payloads.values(),
-            [Ok("é"), Err(NOT_BASE64), Err(TOMBSTONE), Err(NOT_UTF8), Ok("{}"), Err(NOT_UTF8)]
+            [Ok("é"), Err(NOT_BASE64), Err(TOMBSTONE), Err(NOT_UTF8), Ok("{}"), Ok(""), Err(NOT_UTF8)]
         );
     }
 
     #[test]
     fn two_halves_of_a_character_are_not_utf8() {
         let event = br#"{"eventSource":"aws:kafka","records":{"t-0":[{"topic":"t","partition":0,"offset":0,"timestamp":0,"value":"ww=="},
-            {"topic":"t","partition":0,"offset":1,"timestamp":0,"value":"qQ=="}]}}"#;
+            {"topic":"t","partition":0,"offset":1,"timestamp":0,"value":""},
+            {"topic":"t","partition":0,"offset":2,"timestamp":0,"value":"qQ=="}]}}"#;
         let event = Event::parse(event).unwrap();
         let payloads = Payloads::decode(&event.batches()[0].records);
-        assert_eq!(payloads.values(), [Err(NOT_UTF8); 2]);
+        assert_eq!(payloads.values(), [Err(NOT_UTF8), Ok(""), Err(NOT_UTF8)]);
     }
 
     /// Every record that differs in one place from a usual one.

@@ -1,10 +1,11 @@
 //! How memory is handed back.
 
 /// Memory that is freed stays with the process: the next event needs as much of it again. Otherwise glibc gives large pieces back to
-/// the kernel, and takes them again page by page: an eighth of an event's processor time. Elsewhere than on glibc nothing changes.
+/// the kernel, and takes them again page by page: an eighth of an event's processor time. To be called before there is a second
+/// thread. Elsewhere than on glibc nothing changes.
 pub fn keep_what_is_freed() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: glibc's documented call, before there is a second thread. It keeps the two numbers, and touches no memory of ours.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: glibc's documented call; the caller sees to it that there is one thread. It keeps the two numbers, and touches no memory of ours.
     #[allow(unsafe_code)]
     unsafe {
         // The most that it takes for the first: 32 MiB.

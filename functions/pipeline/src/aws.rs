@@ -2,6 +2,7 @@
 
 pub mod signed;
 
+use std::sync::Once;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
@@ -9,9 +10,11 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_sdk_s3::config::Region;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
 use aws_smithy_runtime_api::client::http::{HttpClient, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector};
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, RuntimeComponentsBuilder};
+use aws_smithy_types::config_bag::ConfigBag;
 
 use crate::config::S3Config;
 
@@ -24,7 +27,7 @@ pub async fn sdk_config() -> SdkConfig {
 pub fn loader() -> ConfigLoader {
     let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     aws_config::defaults(BehaviorVersion::latest())
-        .http_client(Lazy(http))
+        .http_client(CheckedOnce { http, check: Once::new() })
         .retry_config(RetryConfig::standard().with_max_attempts(4))
         .timeout_config(
             TimeoutConfig::builder()
@@ -35,18 +38,31 @@ pub fn loader() -> ConfigLoader {
         )
 }
 
-/// Reads the system's CA certificates with the first request. The SDK has each service's client read them when it is made
-/// (`validate_base_client_config`, which is left out here), throw them away, and read them again: that was most of a start.
+/// The SDK parses the system's CA certificates for each service's client that is made, as a check, and again for the first
+/// request. One check is enough. It belongs to the start, when a function has a whole processor: what is read from the files is kept.
 #[derive(Debug)]
-struct Lazy(SharedHttpClient);
+struct CheckedOnce {
+    http: SharedHttpClient,
+    check: Once,
+}
 
-impl HttpClient for Lazy {
+impl HttpClient for CheckedOnce {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        self.0.http_connector(settings, components)
+        self.http.http_connector(settings, components)
+    }
+
+    fn validate_base_client_config(
+        &self,
+        components: &RuntimeComponentsBuilder,
+        config: &ConfigBag,
+    ) -> Result<(), BoxError> {
+        let mut outcome = Ok(());
+        self.check.call_once(|| outcome = self.http.validate_base_client_config(components, config));
+        outcome
     }
 
     fn connector_metadata(&self) -> Option<ConnectorMetadata> {
-        self.0.connector_metadata()
+        self.http.connector_metadata()
     }
 }
 

@@ -10,13 +10,14 @@ use pipeline::dataset::Source;
 use pipeline::record;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode};
-use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::ApiConfig;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
+    #[error("cannot make an HTTP client: {0}. Check the system's CA certificates")]
+    Client(String),
     #[error("the dataset's header `{0}` is no HTTP header: correct `source.headers` in the dataset file")]
     Header(String),
     #[error(
@@ -28,8 +29,6 @@ pub enum ApiError {
 /// Why a fetch yielded nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    #[error("cannot make an HTTP client: {0}. Check the system's CA certificates")]
-    Client(String),
     #[error("the API cannot be reached, or broke off: {0}. Check API_URL and the network")]
     Transport(String),
     #[error("the API answers {status}. {}", advice(*status))]
@@ -93,16 +92,18 @@ impl Backoff {
 }
 
 pub struct Api {
-    config: ApiConfig,
+    client: reqwest::Client,
+    url: String,
     headers: HeaderMap,
-    /// Made for the first fetch: it reads the system's CA certificates, which takes longer than all of the start.
-    client: OnceCell<reqwest::Client>,
+    max_body_bytes: usize,
     pub backoff: Backoff,
 }
 
 impl Api {
     /// Connects to nothing yet.
     pub fn new(config: &ApiConfig) -> Result<Api, ApiError> {
+        // reqwest panics without a process-wide provider; a second one changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         for (name, value) in &config.headers {
@@ -110,21 +111,14 @@ impl Api {
             let header: HeaderName = name.parse().map_err(|_| wrong())?;
             headers.insert(header, value.parse().map_err(|_| wrong())?);
         }
-        Ok(Api { config: config.clone(), headers, client: OnceCell::new(), backoff: Backoff::default() })
-    }
-
-    async fn client(&self) -> Result<&reqwest::Client, FetchError> {
-        let make = async || {
-            // reqwest panics without a process-wide provider; a second one changes nothing.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            reqwest::Client::builder()
-                .user_agent(concat!("freshet/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(self.config.connect_timeout)
-                .timeout(self.config.timeout)
-                .build()
-                .map_err(|e| FetchError::Client(chain(&e)))
-        };
-        self.client.get_or_try_init(make).await
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("freshet/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(config.connect_timeout)
+            .timeout(config.timeout)
+            .build()
+            .map_err(|e| ApiError::Client(chain(&e)))?;
+        let (url, max_body_bytes) = (config.url.clone(), config.max_body_bytes);
+        Ok(Api { client, url, headers, max_body_bytes, backoff: Backoff::default() })
     }
 
     /// Fetches the records of one answer, giving up at `until`.
@@ -154,7 +148,7 @@ impl Api {
     }
 
     async fn attempt(&self, source: &Source, authorization: Option<&HeaderValue>) -> Result<Vec<Rcvar>, FetchError> {
-        let mut request = self.client().await?.get(&self.config.url).headers(self.headers.clone());
+        let mut request = self.client.get(&self.url).headers(self.headers.clone());
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
@@ -177,7 +171,7 @@ impl Api {
     }
 
     async fn body(&self, mut answer: Response) -> Result<Vec<u8>, FetchError> {
-        let limit = self.config.max_body_bytes;
+        let limit = self.max_body_bytes;
         let announced = answer.content_length().and_then(|n| usize::try_from(n).ok()).unwrap_or_default();
         if announced > limit {
             return Err(FetchError::TooLarge { limit });
