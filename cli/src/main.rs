@@ -6,8 +6,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use freshet::{Cli, Error};
 
+fn main() -> ExitCode {
+    // For the event source.
+    pipeline::memory::keep_what_is_freed();
+    run()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     let cli = Cli::parse();
     let mut out = std::io::stdout().lock();
     let done = freshet::run(cli, &mut out).await;

@@ -8,7 +8,6 @@ pub mod error;
 pub mod event;
 pub mod handler;
 pub mod ledger;
-pub mod memory;
 mod plain;
 pub mod range;
 pub mod report;

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use consumer::catalog::{GlueCatalog, Partitions};
 use consumer::config::Config;
 use consumer::handler::{Attempt, Consumer};
-use consumer::memory::keep_what_is_freed;
 use lambda_runtime::layers::TracingLayer;
 use lambda_runtime::tower::util::MapRequestLayer;
 use lambda_runtime::{LambdaEvent, LambdaInvocation, Runtime, service_fn};
 use pipeline::config::Env;
 use pipeline::lake::S3Store;
+use pipeline::memory::keep_what_is_freed;
 use pipeline::{aws, telemetry};
 use serde::de::IgnoredAny;
 

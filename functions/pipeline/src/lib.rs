@@ -8,6 +8,7 @@ pub mod datasets;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod lake;
+pub mod memory;
 pub mod record;
 pub mod secret;
 pub mod telemetry;

@@ -83,7 +83,7 @@ fn contender(name: &'static str, payload: &Arc<Vec<u8>>) -> Contender {
 
 fn main() -> Result<(), Failure> {
     // As the consumer does; it helps the others as well.
-    consumer::memory::keep_what_is_freed();
+    pipeline::memory::keep_what_is_freed();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {

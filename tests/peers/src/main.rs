@@ -19,6 +19,8 @@ const FAILURES: u64 = 10;
 /// One thread feeds the processes, as one thread works in each of them.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
+    // As `freshet event-source` does.
+    pipeline::memory::keep_what_is_freed();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [brokers, topic, records, pollers, binary, variables @ ..] = &arguments[..] else {
         return Err("usage: peers BROKERS TOPIC RECORDS POLLERS BINARY [NAME=VALUE…]".into());

@@ -1,6 +1,6 @@
 //! How memory is handed back.
 
-/// Memory that is freed stays with the process: the next event needs as much of it again. Otherwise glibc gives large pieces back to
+/// Memory that is freed stays with the process, for what handles one event after another: the next needs as much of it again. Otherwise glibc gives large pieces back to
 /// the kernel, and takes them again page by page: an eighth of an event's processor time. To be called before there is a second
 /// thread. Elsewhere than on glibc nothing changes.
 pub fn keep_what_is_freed() {
