@@ -154,7 +154,7 @@ prove-histories:
 		-- --ignored --exact --nocapture histories::long::each_of_very_many_histories_stores_each_record_once >/dev/null
 
 .PHONY: bench
-bench: toolchain ## What one full event costs the consumer, beside others (ten minutes, most of them to compile)
+bench: toolchain ## What one full event costs the consumer, beside others (a quarter of an hour, most of it to compile)
 	$(CARGO) build --locked --release -p bench
 	target/release/bench
 

@@ -102,7 +102,8 @@ pub struct Decoder {
 
 struct Column {
     name: String,
-    /// What stands before its value: `{"name":` of the first, `,"name":` of the others. Names need no escapes: the dataset file allows letters, digits and `_`.
+    /// What stands before its value: `{"name":` of the first, `,"name":` of the others. Names need no escapes: the
+    /// dataset file allows letters, digits and `_`.
     key: String,
     kind: Type,
     required: bool,

@@ -107,10 +107,7 @@ impl<'a> Event<'a> {
         let mut json = Plain(payload);
         json.skip("{\"eventSource\":")?;
         let event_source = Some(Text::plain(json.string()?));
-        let event_source_arn = match json.skip(",\"eventSourceArn\":") {
-            Some(()) => Some(Text::plain(json.string()?)),
-            None => None,
-        };
+        let event_source_arn = Text::plain_if_there(&mut json, ",\"eventSourceArn\":")?;
         json.skip(",\"bootstrapServers\":")?;
         json.string()?;
         json.skip(",\"records\":{")?;
@@ -182,10 +179,7 @@ impl<'a> Record<'a> {
         let timestamp = json.integer()?;
         json.skip(",\"timestampType\":")?;
         let timestamp_type = Some(Text::plain(json.string()?));
-        let key = match json.skip(",\"key\":") {
-            Some(()) => Some(Text::plain(json.string()?)),
-            None => None,
-        };
+        let key = Text::plain_if_there(json, ",\"key\":")?;
         json.skip(",\"value\":")?;
         let value = Some(Text::plain(json.string()?));
         json.skip(",\"headers\":[]}")?;
@@ -215,6 +209,14 @@ pub struct Text<'a>(pub Cow<'a, str>);
 impl<'a> Text<'a> {
     fn plain(text: &'a str) -> Text<'a> {
         Text(Cow::Borrowed(text))
+    }
+
+    /// A field that may be left out; the outer `None` is for a value that is not plain.
+    fn plain_if_there(json: &mut Plain<'a>, key: &str) -> Option<Option<Text<'a>>> {
+        match json.skip(key) {
+            Some(()) => json.string().map(|text| Some(Text::plain(text))),
+            None => Some(None),
+        }
     }
 }
 
