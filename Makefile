@@ -63,8 +63,18 @@ local-test: toolchain perl broker cloud-tools ## The stack's way without Docker:
 	$(CARGO) build --locked --workspace --bins
 	$(TEST) -p pipeline-tests local:: -- --nocapture
 
+.PHONY: page-test
+page-test: toolchain perl broker page-tools ## The page in a headless Chromium, against the demo; screenshots in target/screenshots
+	$(CARGO) build --locked --workspace --bins
+	$(TEST) -p pipeline-tests page:: -- --nocapture
+
+.PHONY: page-tools
+page-tools:
+	@tests/cloud/tools.sh chromium || tests/cloud/skip.sh 'no browser looks at the page: the line above says why'
+	@tests/cloud/tools.sh axe || tests/cloud/skip.sh 'the page is not looked at with axe-core: the line above says why'
+
 .PHONY: test
-test: toolchain perl broker infra-test cloud-tools ## Run every test; what is skipped is said, with the reason
+test: toolchain perl broker infra-test cloud-tools page-tools ## Run every test; what is skipped is said, with the reason
 	$(CARGO) build --locked --workspace --bins
 	$(TEST) --workspace --no-fail-fast
 
