@@ -1,15 +1,240 @@
-//! The page of `freshet demo --page` in a real browser.
+//! The page of `freshet demo --page` in a real browser: what it shows is what there is, what it offers works, and everybody can use it.
+
+mod demo;
+mod looks;
+
+use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
+use crate::support::browser::keys;
+use demo::Demo;
+
+/// Everything that a person would see and do, one after the other on one demo.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_the_pipeline_at_work() {
+    let Some(browser) = Browser::start().await else { return };
+    let Some(demo) = Demo::start().await else { return };
+    browser.open(&demo.url()).await;
+    browser.until("rows have reached the lake", &format!("{} > 0", number("lake.rows"))).await;
+
+    demo.signal("producer", "-STOP");
+    let report = demo.at_rest().await;
+    numbers_are_those_of_verify(&browser, &demo, &report).await;
+    each_record_that_was_published_is_a_row(&browser, &report).await;
+    sql_reads_the_lake_and_cannot_write(&browser, &report).await;
+    demo.signal("producer", "-CONT");
+
+    a_run_is_started_from_the_page(&browser).await;
+    a_poison_record_is_a_dead_letter_with_reason_and_payload(&browser, &demo).await;
+    a_consumer_that_is_killed_is_seen_to_fail_and_to_be_tried_again(&browser, &demo).await;
+    verify_finds_the_lake_clean(&browser).await;
+
+    demo.signal("producer", "-STOP");
+    let report = demo.at_rest().await;
+    numbers_are_those_of_verify(&browser, &demo, &report).await;
+    demo.signal("producer", "-CONT");
+
+    looks::everybody_can_read_and_reach_everything(&browser).await;
+    assert_eq!(browser.console().await, [String::new(); 0], "the console has errors");
+    let url = demo.url();
+    let sent = browser.sent().await;
+    assert!(sent.iter().any(|sent| sent.url.ends_with("/api/events")), "{sent:?}");
+    let elsewhere: Vec<_> = sent.iter().filter(|sent| !sent.url.starts_with(&format!("{url}/"))).collect();
+    assert!(elsewhere.is_empty(), "the page asks others: {elsewhere:?}");
+    let failed: Vec<_> = sent.iter().filter(|sent| sent.status.is_some_and(|status| status >= 500)).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trivial() {
+async fn a_page_whose_backend_is_gone_says_so_and_comes_back_by_itself() {
     let Some(browser) = Browser::start().await else { return };
-    browser.open("data:text/html,<title>t</title><body><h1>hello</h1><button>b</button>").await;
-    assert_eq!(browser.text("h1").await, "hello");
-    browser.press(&[crate::support::browser::keys::TAB]).await;
-    assert_eq!(browser.run("return document.activeElement.innerText", &[]).await, "b");
-    browser.look(390, 844, "dark").await;
-    browser.screenshot(&crate::support::server::root().join("target/screenshots/t.png")).await;
-    println!("{:?} {:?}", browser.console().await, browser.sent().await);
+    let Some(mut demo) = Demo::start().await else { return };
+    browser.open(&demo.url()).await;
+    browser.until("rows have reached the lake", &format!("{} > 0", number("lake.rows"))).await;
+    assert_eq!(browser.run("return document.querySelector('#connection').hidden", &[]).await, true);
+    assert_eq!(browser.console().await, [String::new(); 0]);
+    // A page that is loaded again has forgotten it.
+    browser.run("window.notLoadedAgain = true", &[]).await;
+
+    demo.stop();
+    browser.until("the page says that it is not connected", "!document.querySelector('#connection').hidden").await;
+    let banner = browser.text("#connection").await;
+    assert!(banner.contains("not connected since"), "{banner}");
+    demo.start_again().await;
+    browser.until("the page is connected again", "document.querySelector('#connection').hidden").await;
+    browser.until("the new lake's rows are shown", &format!("{} > 0", number("lake.rows"))).await;
+    let report = loop {
+        // The new demo's first run goes on; what it will have stored is more than is shown at any moment.
+        let shown = browser.run(&format!("return {}", number("lake.rows")), &[]).await;
+        let report = demo.verify().await;
+        if rows(&report) >= shown.as_u64().unwrap() {
+            break report;
+        }
+    };
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(browser.run("return window.notLoadedAgain", &[]).await, true, "the page was loaded again");
+    // The browser itself notes each request that nobody answered.
+    let other: Vec<_> = browser.console().await.into_iter().filter(|entry| !entry.contains("net::ERR_")).collect();
+    assert_eq!(other, [String::new(); 0]);
+}
+
+/// A JavaScript expression for a number of the page, as the API has it.
+fn number(path: &str) -> String {
+    format!("Number(document.querySelector('[data-value=\"{path}\"]').dataset.raw)")
+}
+
+async fn shown(browser: &Browser, path: &str) -> u64 {
+    let value = browser.run(&format!("return {}", number(path)), &[]).await;
+    value.as_u64().unwrap_or_else(|| panic!("{path} is {value}"))
+}
+
+/// Of all partitions.
+fn sum(report: &Value, key: &str) -> u64 {
+    report["partitions"].as_array().unwrap().iter().map(|partition| partition[key].as_u64().unwrap()).sum()
+}
+
+fn rows(report: &Value) -> u64 {
+    sum(report, "rows")
+}
+
+/// The pipeline is at rest: what is shown changes no more, once the page has looked again.
+async fn numbers_are_those_of_verify(browser: &Browser, demo: &Demo, report: &Value) {
+    assert_eq!(report["clean"], true, "{report:#}");
+    let mut expected = vec![
+        ("lake.rows".to_owned(), rows(report)),
+        ("lake.objects".to_owned(), sum(report, "ranges")),
+        ("lake.dead_letters".to_owned(), sum(report, "dead_letters")),
+    ];
+    // Each partition that has records; verify and the page have them in the same order.
+    let status = demo.status().await;
+    for (index, partition) in status["topic"]["partitions"].as_array().unwrap().iter().enumerate() {
+        let of_report =
+            report["partitions"].as_array().unwrap().iter().find(|p| p["partition"] == partition["partition"]);
+        let Some(of_report) = of_report else { continue };
+        let next = of_report["next_offset"].as_u64().unwrap();
+        let path = |name: &str| format!("topic.partitions.{index}.{name}");
+        expected.extend([(path("end_offset"), next), (path("committed"), next), (path("lag"), 0)]);
+    }
+    for (path, value) in &expected {
+        let equal = format!("{} === {value}", number(path));
+        browser.until(&format!("{path} is {value}, as verify says"), &equal).await;
+    }
+    // What is read is what the API has, too: digits are grouped, and nothing else.
+    for (path, value) in &expected {
+        let text = browser.text(&format!("[data-value=\"{path}\"]")).await;
+        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+        assert_eq!(digits, value.to_string(), "{path} reads {text}");
+    }
+}
+
+/// Nothing has failed yet: the functions' own numbers tell the same story as the lake.
+async fn each_record_that_was_published_is_a_row(browser: &Browser, report: &Value) {
+    for path in ["consumer.RowsStored"] {
+        assert_eq!(shown(browser, path).await, rows(report), "{path}");
+    }
+    assert_eq!(shown(browser, "consumer.DuplicatesDropped").await, 0);
+    assert_eq!(shown(browser, "consumer.retries").await, 0);
+    let attempts = "#consumer [data-attempt][data-outcome=\"ok\"]";
+    assert!(browser.run("return document.querySelectorAll(arguments[0]).length", &[json!(attempts)]).await != json!(0));
+}
+
+async fn sql_reads_the_lake_and_cannot_write(browser: &Browser, report: &Value) {
+    let ran = |text: &str| format!("document.querySelector('#sql-result').innerText.includes({})", json!(text));
+    browser.fill("#sql-text", "SELECT count(*) + 7000000 AS counted FROM names").await;
+    browser.click("#sql-run").await;
+    browser.until("SQL has counted the rows", &ran("counted")).await;
+    let answer: String = browser.text("#sql-result").await.chars().filter(|c| *c != ',' && *c != '\u{202f}').collect();
+    assert!(answer.contains(&(rows(report) + 7_000_000).to_string()), "{answer}");
+
+    for write in [
+        "DROP TABLE names",
+        "DELETE FROM names",
+        "COPY names TO 'stolen.csv'",
+        "SET datafusion.execution.batch_size = 1",
+    ] {
+        browser.fill("#sql-text", write).await;
+        browser.run("document.querySelector('#sql-result').textContent = ''", &[]).await;
+        browser.press(&[keys::CONTROL, keys::ENTER]).await;
+        browser
+            .until(&format!("{write} is answered"), "document.querySelector('#sql-result').innerText.trim() !== ''")
+            .await;
+        let answer = browser.text("#sql-result").await;
+        assert!(
+            browser.run("return !!document.querySelector('#sql-result [role=alert], #sql-result .error')", &[]).await
+                == true,
+            "{write}: {answer}"
+        );
+    }
+    // Each of the saved queries runs.
+    let saved = browser
+        .run("return [...document.querySelectorAll('#sql-saved option')].map(o => o.value).filter(v => v !== '')", &[])
+        .await;
+    let saved = saved.as_array().unwrap().clone();
+    assert!(saved.len() >= 4, "{saved:?}");
+    for query in saved {
+        let choose = "const s = document.querySelector('#sql-saved'); s.value = arguments[0]; s.dispatchEvent(new Event('change', {bubbles: true}));
+            document.querySelector('#sql-result').textContent = '';";
+        browser.run(choose, std::slice::from_ref(&query)).await;
+        browser.click("#sql-run").await;
+        browser
+            .until(&format!("the saved query {query} is answered"), "document.querySelector('#sql-result table')")
+            .await;
+    }
+}
+
+async fn a_run_is_started_from_the_page(browser: &Browser) {
+    browser.sent().await;
+    // The button waits while a run of the schedule is alive.
+    let started = loop {
+        browser.until("a run can be started", "!document.querySelector('#run-now').disabled").await;
+        let before = shown(browser, "schedule.runs").await;
+        browser.click("#run-now").await;
+        browser.until("the run is counted", &format!("{} > {before}", number("schedule.runs"))).await;
+        let sent = browser.sent().await;
+        let asked = sent.iter().find(|sent| sent.method == "POST" && sent.url.ends_with("/api/runs"));
+        match asked.expect("the button asks for a run").status {
+            // The schedule was quicker by a moment.
+            Some(409) => {}
+            status => break status,
+        }
+    };
+    assert_eq!(started, Some(202));
+    let published = shown(browser, "producer.RecordsPublished").await;
+    browser.until("the run has published", &format!("{} > {published}", number("producer.RecordsPublished"))).await;
+}
+
+async fn a_poison_record_is_a_dead_letter_with_reason_and_payload(browser: &Browser, demo: &Demo) {
+    let letters = "document.querySelectorAll('#dead-letters [data-letter]')";
+    let before = shown(browser, "lake.dead_letters").await;
+    // Were it taken for HTML, it would be seen, too.
+    let payload = r#"{"name":"<img src=x onerror=window.hacked=1>","#;
+    let (partition, offset) = demo.publish(payload.as_bytes()).await;
+    browser.until("the dead letter is counted", &format!("{} === {}", number("lake.dead_letters"), before + 1)).await;
+    let found =
+        format!("[...{letters}].map(letter => letter.textContent).find(text => text.includes({}))", json!(payload));
+    let letter = browser.until("the dead letter is listed with its payload", &found).await;
+    let letter = letter.as_str().unwrap();
+    for expected in ["decode", "JSON", "names_topic", &partition.to_string(), &offset.to_string()] {
+        assert!(letter.contains(expected), "the dead letter lacks {expected}: {letter}");
+    }
+    assert_eq!(browser.run("return window.hacked === undefined", &[]).await, true);
+}
+
+async fn a_consumer_that_is_killed_is_seen_to_fail_and_to_be_tried_again(browser: &Browser, demo: &Demo) {
+    let rows = "document.querySelectorAll('#consumer [data-attempt]";
+    let retries = shown(browser, "consumer.retries").await;
+    // Halted, it is at work when it is killed.
+    assert!(demo.signal("consumer", "-STOP") > 0);
+    browser.until("an invocation is under way", &format!("{rows}[data-outcome=\"running\"]').length > 0")).await;
+    assert!(demo.signal("consumer", "-KILL") > 0);
+    browser.until("the invocation has failed", &format!("{rows}[data-outcome=\"failed\"]').length > 0")).await;
+    browser.until("it is tried again", &format!("{} > {retries}", number("consumer.retries"))).await;
+    let ok = format!("[...{rows}[data-outcome=\"ok\"]')].some(row => /\\b2\\b/.test(row.textContent))");
+    browser.until("the second attempt is listed", &ok).await;
+}
+
+async fn verify_finds_the_lake_clean(browser: &Browser) {
+    browser.click("#verify-now").await;
+    let expression = "/clean/i.test(document.querySelector('#verify-result').innerText)";
+    browser.until("verify says that the lake is clean", expression).await;
 }

@@ -94,7 +94,10 @@ impl Browser {
             }
             if Instant::now() > deadline {
                 let text = self.run("return document.body.innerText;", &[]).await;
-                panic!("not within {PATIENCE:?}: {what} ({expression}). The page says:\n{}", text.as_str().unwrap_or_default());
+                panic!(
+                    "not within {PATIENCE:?}: {what} ({expression}). The page says:\n{}",
+                    text.as_str().unwrap_or_default()
+                );
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -136,7 +139,8 @@ impl Browser {
     /// The window's size in CSS pixels, and which colours its owner likes.
     pub async fn look(&self, width: u32, height: u32, scheme: &str) {
         let phone = width < 600;
-        let size = json!({"width": width, "height": height, "deviceScaleFactor": if phone { 2 } else { 1 }, "mobile": phone});
+        let size =
+            json!({"width": width, "height": height, "deviceScaleFactor": if phone { 2 } else { 1 }, "mobile": phone});
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
         let scheme = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.devtools("Emulation.setEmulatedMedia", json!({"features": scheme})).await;
