@@ -109,6 +109,26 @@ fn watched(terraform: &str) -> BTreeSet<Named> {
     watched
 }
 
+/// Templates of the page: `number("producer.RecordsFetched")`, with how it is shown behind it where it is no count.
+fn on_the_page(templates: &str) -> BTreeSet<Named> {
+    let mut shown = BTreeSet::new();
+    for call in templates.split("number(").skip(1) {
+        let arguments = quoted(call.split_once(')').expect("the end of the call").0);
+        let Some((function, name)) = arguments[0].split_once('.') else { continue };
+        // Metrics alone are written so.
+        if FUNCTIONS.contains(&function) && name.starts_with(char::is_uppercase) {
+            let unit = match arguments.get(1) {
+                Some(&"bytes") => "Bytes",
+                Some(&"milliseconds") => "Milliseconds",
+                None => "Count",
+                Some(other) => other,
+            };
+            shown.insert(Named::new(function, name, Some(unit)));
+        }
+    }
+    shown
+}
+
 /// What stands in quotation marks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('"').skip(1).step_by(2).collect()

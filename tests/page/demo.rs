@@ -103,10 +103,6 @@ impl Demo {
         (delivered.partition, delivered.offset)
     }
 
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("demo.log")).unwrap_or_default()
-    }
-
     fn lake(&self) -> std::path::PathBuf {
         self.folder.path().join("lake")
     }
