@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use pipeline::telemetry::METRICS;
+use freshet::status::document::{CONSUMER, PRODUCER};
+use pipeline::telemetry::{METRICS, Metric};
 
 use crate::support::server::root;
 
@@ -109,6 +110,20 @@ fn watched(terraform: &str) -> BTreeSet<Named> {
     watched
 }
 
+/// What `GET /api/status` sums up of the functions' logs.
+fn answered() -> BTreeSet<Named> {
+    let of = |function, metrics: &[Metric]| -> Vec<Named> {
+        metrics.iter().map(|metric| Named::new(function, metric.name, Some(metric.unit))).collect()
+    };
+    of("producer", PRODUCER).into_iter().chain(of("consumer", CONSUMER)).collect()
+}
+
+fn templates() -> String {
+    let folder = std::fs::read_dir(root().join("cli/src/page/templates")).unwrap();
+    let files = folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "html"));
+    files.map(|path| std::fs::read_to_string(path).unwrap()).collect()
+}
+
 /// Templates of the page: `number("producer.RecordsFetched")`, with how it is shown behind it where it is no count.
 fn on_the_page(templates: &str) -> BTreeSet<Named> {
     let mut shown = BTreeSet::new();
@@ -157,6 +172,10 @@ fn each_metric_has_the_same_name_and_unit_wherever_it_is_named() {
     let watched = watched(&read("infra/monitoring.tf"));
     assert!(watched.len() >= 9, "infra/monitoring.tf was not read: {watched:?}");
     assert_eq!(unknown(&watched, &written), [], "infra/monitoring.tf watches what no function writes");
+    assert_eq!(answered(), written, "the API's document (left) is not what the functions write (right)");
+    let shown = on_the_page(&templates());
+    assert!(shown.len() >= 10, "the templates of the page were not read: {shown:?}");
+    assert_eq!(unknown(&shown, &written), [], "the page shows what no function writes");
 }
 
 #[test]
@@ -182,6 +201,9 @@ fn a_name_or_a_unit_that_differs_in_one_place_is_noticed() {
     assert_eq!(missing(&shown("\"FetchRetries\"", "\"Retries\""), &written).len(), 1);
     assert_eq!(unknown(&shown("unit = \"Bytes\"", "unit = \"Count\""), &written).len(), 2);
     assert_eq!(unknown(&watched("\"OffsetGaps\"", "\"Gaps\""), &written), [Named::new("consumer", "Gaps", None)]);
+    let page = |from: &str, to: &str| on_the_page(&templates().replace(from, to));
+    assert_eq!(unknown(&page("producer.FetchRetries", "producer.Retries"), &written).len(), 1);
+    assert_eq!(unknown(&page("(\"consumer.RowsStored\")", "(\"consumer.RowsStored\", \"bytes\")"), &written).len(), 1);
     // The lag's alarm names its metric in another block.
     assert_eq!(unknown(&watched("\"RecordsPublished\"", "\"Published\""), &written).len(), 1);
 }

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::browser::Browser;
-use crate::support::browser::keys;
+use crate::support::browser::{Browser, Sent, keys};
 use demo::Demo;
 
 /// Everything that a person would see and do, one after the other on one demo.
@@ -27,7 +26,8 @@ async fn the_page_shows_the_pipeline_at_work() {
     sql_reads_the_lake_and_cannot_write(&browser, &report).await;
     demo.signal("producer", "-CONT");
 
-    a_run_is_started_from_the_page(&browser, &demo).await;
+    let mut sent = browser.sent().await;
+    sent.extend(a_run_is_started_from_the_page(&browser, &demo).await);
     a_poison_record_is_a_dead_letter_with_reason_and_payload(&browser, &demo).await;
     a_consumer_that_is_killed_is_seen_to_fail_and_to_be_tried_again(&browser, &demo).await;
     verify_finds_the_lake_clean(&browser).await;
@@ -45,7 +45,7 @@ async fn the_page_shows_the_pipeline_at_work() {
     let console: Vec<_> = browser.console().await.into_iter().filter(|entry| !refused(entry)).collect();
     assert_eq!(console, [String::new(); 0], "the console has errors");
     let url = demo.url();
-    let sent = browser.sent().await;
+    sent.extend(browser.sent().await);
     assert!(sent.iter().any(|sent| sent.url.ends_with("/api/events")), "{sent:?}");
     let elsewhere: Vec<_> = sent.iter().filter(|sent| !sent.url.starts_with(&format!("{url}/"))).collect();
     assert!(elsewhere.is_empty(), "the page asks others: {elsewhere:?}");
@@ -219,26 +219,29 @@ async fn empty_result(browser: &Browser) {
     browser.run("document.querySelector('#sql-result').textContent = ''", &[]).await;
 }
 
-async fn a_run_is_started_from_the_page(browser: &Browser, demo: &Demo) {
-    browser.sent().await;
-    let started = loop {
+/// Returns what the browser has asked for meanwhile.
+async fn a_run_is_started_from_the_page(browser: &Browser, demo: &Demo) -> Vec<Sent> {
+    let mut all = Vec::new();
+    let (status, published) = loop {
         while demo.status().await["schedule"]["running"] == true {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let (before, published) =
-            (shown(browser, "schedule.runs").await, shown(browser, "producer.RecordsPublished").await);
+        let before = shown(browser, "schedule.runs").await;
+        let published = shown(browser, "producer.RecordsPublished").await;
         browser.click("#run-now").await;
         browser.until("the run is counted", &format!("{} > {before}", number("schedule.runs"))).await;
         let sent = browser.sent().await;
         let asked = sent.iter().find(|sent| sent.method == "POST" && sent.url.ends_with("/api/runs"));
-        // 409 where the schedule was quicker by a moment.
         let status = asked.expect("the button asks for a run").status;
+        all.extend(sent);
+        // Otherwise the schedule was quicker by a moment.
         if status != Some(409) {
             break (status, published);
         }
     };
-    assert_eq!(started.0, Some(202));
-    browser.until("the run has published", &format!("{} > {}", number("producer.RecordsPublished"), started.1)).await;
+    assert_eq!(status, Some(202));
+    browser.until("the run has published", &format!("{} > {published}", number("producer.RecordsPublished"))).await;
+    all
 }
 
 async fn a_poison_record_is_a_dead_letter_with_reason_and_payload(browser: &Browser, demo: &Demo) {
