@@ -41,7 +41,7 @@ type Steps = Vec<Option<f64>>;
 
 pub fn charts(history: &History<'_>) -> Vec<Chart> {
     let now = history.now;
-    let (fetched, stored) = (
+    let (published, stored) = (
         history.producer.map(|metrics| rates(now, metrics, "RecordsPublished")).unwrap_or_default(),
         history.consumer.map(|metrics| rates(now, metrics, "RowsStored")).unwrap_or_default(),
     );
@@ -50,7 +50,7 @@ pub fn charts(history: &History<'_>) -> Vec<Chart> {
     let lag = highest(now, pairs(history.lags));
     let invocations = highest(now, pairs(history.attempts));
     vec![
-        chart("records", "Records a second", rate, vec![("published", fetched), ("stored", stored)]),
+        chart("records", "Records per second", rate, vec![("in", published), ("out", stored)]),
         chart("freshness", "Freshness", milliseconds, vec![("age when stored", freshness)]),
         chart("lag", "Lag", records, vec![("records", lag)]),
         chart("invocations", "Invocation time", milliseconds, vec![("longest", invocations)]),
@@ -85,7 +85,10 @@ fn rates(now: i64, metrics: &Metrics, name: &str) -> Steps {
             }
         }
     }
-    sums.into_iter().map(|sum| Some(sum * 1000.0 / STEP_MS as f64)).collect()
+    // Before the log begins nothing is known.
+    let first = step(now, metrics.since).unwrap_or(0);
+    let rate = |(step, sum): (usize, f64)| (step >= first).then_some(sum * 1000.0 / STEP_MS as f64);
+    sums.into_iter().enumerate().map(rate).collect()
 }
 
 /// The highest of each step.
@@ -159,7 +162,10 @@ mod tests {
         metrics.read(&format!(r#"{{"RecordsPublished":100,"_aws":{{"Timestamp":{now}}}}}"#), now);
         metrics.recent[0].duration_ms = Some(19_999);
         let steps = rates(now, &metrics, "RecordsPublished");
-        assert_eq!((steps[STEPS - 1], steps[STEPS - 2], steps[STEPS - 3]), (Some(5.0), Some(5.0), Some(0.0)));
+        let [before, first, last] = [3, 2, 1].map(|back| steps[STEPS - back].unwrap());
+        assert!(before == 0.0 && first > 4.0 && last > 4.0 && (first + last - 10.0).abs() < 1e-9, "{first} {last}");
+        metrics.since = now;
+        assert_eq!(rates(now, &metrics, "RecordsPublished")[STEPS - 2], None);
         let highest = highest(now, vec![(now, 3.0), (now - 1, 8.0), (now - CHARTED, 9.0)]);
         assert_eq!((highest[STEPS - 1], highest[0]), (Some(8.0), None));
     }

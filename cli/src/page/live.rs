@@ -99,12 +99,6 @@ impl Live {
         Viewer { frames: self.frames.subscribe(), live: self.clone(), _sampler: running }
     }
 
-    /// Whether anything is asked at this time.
-    #[cfg(test)]
-    pub fn is_sampling(&self) -> bool {
-        lock(&self.sampler).strong_count() > 0
-    }
-
     /// The newest dead letters.
     pub async fn letters(&self, limit: usize) -> Result<Found, Error> {
         let pipeline = self.looker.source.pipeline().await?;
