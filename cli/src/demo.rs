@@ -21,8 +21,8 @@ use pipeline::config::{LakeConfig, S3Config};
 use pipeline::dataset::Dataset;
 
 use crate::catalog::Catalog;
-use crate::verify::{VerifyOptions, verify};
 use crate::page::{self, of_demo::OfDemo};
+use crate::verify::{VerifyOptions, verify};
 use crate::{Error, Lake, LakeArgs, kafka, query, text};
 
 /// The dataset of the recorded people.

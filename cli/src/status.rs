@@ -53,8 +53,9 @@ pub async fn run(lake: &LakeArgs, args: &StatusArgs, out: &mut dyn Write) -> Res
     let deadline = Instant::now() + Duration::from_secs(args.wait.unwrap_or(0));
     let deployed = |outputs| Looker::new(Arc::new(Deployed::new(lake, outputs, args.status_file.as_deref())));
     let looker = args.outputs.as_deref().map(deployed);
+    let mut silent = false;
     let status = loop {
-        let status = look(args, &lake.dataset_name(), looker.as_ref()).await?;
+        let status = look(args, &lake.dataset_name(), looker.as_ref(), &mut silent).await?;
         if status.healthy || Instant::now() >= deadline {
             break status;
         }
@@ -69,14 +70,17 @@ pub async fn run(lake: &LakeArgs, args: &StatusArgs, out: &mut dyn Write) -> Res
     Ok(if status.healthy { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-async fn look(args: &StatusArgs, dataset: &str, looker: Option<&Looker>) -> Result<Status, Error> {
+/// `silent` is whether it was said already that the page does not answer.
+async fn look(args: &StatusArgs, dataset: &str, looker: Option<&Looker>, silent: &mut bool) -> Result<Status, Error> {
     let Some(api) = &args.api else { return directly(dataset, looker, "no page is named").await };
     match ask(api).await {
         Ok(status) => Ok(status),
         Err(reason) => {
             let reason = format!("the page at {api} does not answer ({reason})");
-            // A note that cannot be written is a note less.
-            let _ = writeln!(std::io::stderr(), "freshet: {reason}: asking everybody else directly.");
+            if !std::mem::replace(silent, true) {
+                // A note that cannot be written is a note less.
+                let _ = writeln!(std::io::stderr(), "freshet: {reason}: asking everybody else directly.");
+            }
             directly(dataset, looker, &reason).await
         }
     }

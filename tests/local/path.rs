@@ -75,7 +75,10 @@ async fn the_stack_comes_up_and_is_whole_again_after_its_emulator_forgot_everyth
     assert!(freshet(&verify).await.contains("clean"));
     assert_eq!(first["schedule"]["last_run"]["metrics"]["RecordsPublished"], 10, "{first}");
     let published = first["producer"]["RecordsPublished"].as_u64().unwrap();
-    assert_eq!((Some(published), &first["consumer"]["RowsStored"]), (first["lake"]["rows"].as_u64(), &first["lake"]["rows"]));
+    assert_eq!(
+        (Some(published), &first["consumer"]["RowsStored"]),
+        (first["lake"]["rows"].as_u64(), &first["lake"]["rows"])
+    );
     let answers = places.command(service, &["status"]).output().await.unwrap();
     assert_eq!(String::from_utf8_lossy(&answers.stderr), "", "the page was asked");
 
@@ -217,10 +220,7 @@ async fn until_stored(freshet: &impl AsyncFn(&[&str]) -> String, rows: u64) -> V
     for _ in 0..120 {
         let status: Value = serde_json::from_str(&freshet(&["status", "--wait", "120", "--json"]).await).unwrap();
         let stored = status["lake"]["rows"].as_u64().unwrap_or_default();
-        if stored >= rows
-            && status["topic"]["lag"] == 0
-            && status["topic"]["records"] == stored
-        {
+        if stored >= rows && status["topic"]["lag"] == 0 && status["topic"]["records"] == stored {
             return status;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

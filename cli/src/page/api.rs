@@ -56,7 +56,9 @@ pub fn router(live: Arc<Live>, hosts: Hosts) -> Router {
         .route("/api/runs", post(start_run))
         .route("/api/verify", post(verify_now))
         .route("/api/query", post(query))
-        .fallback(|| async { refused(StatusCode::NOT_FOUND, "there is no such page: docs/PAGE.md has those that there are") })
+        .fallback(|| async {
+            refused(StatusCode::NOT_FOUND, "there is no such page: docs/PAGE.md has those that there are")
+        })
         .layer(DefaultBodyLimit::max(BODY))
         .layer(middleware::from_fn_with_state(hosts, guard))
         .with_state(page)
@@ -104,16 +106,17 @@ struct Update<'a> {
 async fn events(State(page): App) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let viewer = page.live.look();
     let version = page.live.view().version.clone();
-    let updates = stream::unfold((viewer, version, 0), |(mut viewer, version, seen): (Viewer, String, u64)| async move {
-        // The sender is held by the viewer.
-        viewer.frames.changed().await.ok()?;
-        let frame = viewer.frames.borrow_and_update().clone();
-        let new = frame.parts.iter().filter(|(_, (number, _))| *number > seen);
-        let update = Update { version: &version, parts: new.map(|(name, (_, html))| (*name, &**html)).collect() };
-        // Texts always serialise.
-        let event = Event::default().event("status").data(serde_json::to_string(&update).unwrap_or_default());
-        Some((Ok(event), (viewer, version, frame.number)))
-    });
+    let updates =
+        stream::unfold((viewer, version, 0), |(mut viewer, version, seen): (Viewer, String, u64)| async move {
+            // The sender is held by the viewer.
+            viewer.frames.changed().await.ok()?;
+            let frame = viewer.frames.borrow_and_update().clone();
+            let new = frame.parts.iter().filter(|(_, (number, _))| *number > seen);
+            let update = Update { version: &version, parts: new.map(|(name, (_, html))| (*name, &**html)).collect() };
+            // Texts always serialise.
+            let event = Event::default().event("status").data(serde_json::to_string(&update).unwrap_or_default());
+            Some((Ok(event), (viewer, version, frame.number)))
+        });
     Sse::new(updates).keep_alive(KeepAlive::new().interval(Duration::from_secs(5)))
 }
 
@@ -156,10 +159,16 @@ struct Statement {
 
 async fn query(State(page): App, statement: Result<Json<Statement>, JsonRejection>) -> Result<Json<Answer>, Response> {
     let Json(Statement { sql }) = statement.map_err(|_| {
-        refused(StatusCode::BAD_REQUEST, r#"a query is JSON of 64 kB at most: {"sql": "SELECT …"}, with content-type application/json"#)
+        refused(
+            StatusCode::BAD_REQUEST,
+            r#"a query is JSON of 64 kB at most: {"sql": "SELECT …"}, with content-type application/json"#,
+        )
     })?;
     let Ok(_permit) = page.queries.try_acquire() else {
-        return Err(refused(StatusCode::TOO_MANY_REQUESTS, "other queries are running: try again when they have ended"));
+        return Err(refused(
+            StatusCode::TOO_MANY_REQUESTS,
+            "other queries are running: try again when they have ended",
+        ));
     };
     let pipeline = page.live.looker.source.pipeline().await.map_err(IntoResponse::into_response)?;
     sql::query(&pipeline.lake, &sql).await.map(Json).map_err(|error| refused(StatusCode::BAD_REQUEST, error))

@@ -102,12 +102,7 @@ fn highest(now: i64, values: Vec<(i64, f64)>) -> Steps {
     steps
 }
 
-fn chart(
-    id: &'static str,
-    title: &'static str,
-    say: fn(f64) -> String,
-    series: Vec<(&'static str, Steps)>,
-) -> Chart {
+fn chart(id: &'static str, title: &'static str, say: fn(f64) -> String, series: Vec<(&'static str, Steps)>) -> Chart {
     let top = series.iter().flat_map(|(_, steps)| steps.iter().flatten()).copied().fold(0.0, f64::max);
     let drawn: Vec<Series> = series.iter().map(|(name, steps)| draw(name, steps, top, say)).collect();
     let values: Vec<String> = drawn.iter().map(|series| format!("{} {}", series.name, series.now)).collect();
@@ -130,7 +125,11 @@ fn draw(name: &'static str, steps: &[Option<f64>], top: f64, say: fn(f64) -> Str
         })
         .collect();
     let now = steps.iter().rev().flatten().next().map_or_else(|| "–".to_owned(), |value| say(*value));
-    let line: String = points.iter().enumerate().map(|(i, (x, y))| format!("{}{x:.1} {y:.1}", if i == 0 { 'M' } else { 'L' })).collect();
+    let line: String = points
+        .iter()
+        .enumerate()
+        .map(|(i, (x, y))| format!("{}{x:.1} {y:.1}", if i == 0 { 'M' } else { 'L' }))
+        .collect();
     let area = match (points.first(), points.last()) {
         (Some((first, _)), Some((last, _))) => format!("{line}L{last:.1} {HEIGHT:.0}L{first:.1} {HEIGHT:.0}Z"),
         _ => String::new(),

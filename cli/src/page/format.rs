@@ -40,7 +40,10 @@ mod tests {
 
     #[test]
     fn numbers_are_written_for_people() {
-        assert_eq!([thousands(0), thousands(-1234), thousands(999), thousands(1_000_000)], ["0", "-1,234", "999", "1,000,000"]);
+        assert_eq!(
+            [thousands(0), thousands(-1234), thousands(999), thousands(1_000_000)],
+            ["0", "-1,234", "999", "1,000,000"]
+        );
         assert_eq!([bytes(999), bytes(12_345_678), bytes(5_000)], ["999 B", "12.3 MB", "5.0 kB"]);
         assert_eq!([milliseconds(850), milliseconds(1_250), milliseconds(180_000)], ["850 ms", "1.2 s", "3 min"]);
     }

@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 /// No script, style, font or picture from anywhere else, nothing inline, in no other page's frame.
-const POLICY: HeaderValue =
-    HeaderValue::from_static("default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'");
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+);
 
 /// The names by which the page is reached. A port may be another one outside of a container, so ports are not compared.
 #[derive(Debug, Clone)]

@@ -59,7 +59,12 @@ impl Letters {
     pub async fn newest(&mut self, lake: &Lake, limit: usize) -> Result<Found, Error> {
         let store = lake.store();
         // `…_dead_letters/dt=2026-11-23/…`: the greatest are of the last day.
-        let mut keys: Vec<String> = store.list(&lake.target.layout.dead_letters_prefix(), None).await?.into_iter().map(|Listed { key, .. }| key).collect();
+        let mut keys: Vec<String> = store
+            .list(&lake.target.layout.dead_letters_prefix(), None)
+            .await?
+            .into_iter()
+            .map(|Listed { key, .. }| key)
+            .collect();
         keys.sort_unstable_by(|a, b| b.cmp(a));
         let mut found = Found { more: keys.len() > OBJECTS, ..Found::default() };
         keys.truncate(OBJECTS);
@@ -101,7 +106,8 @@ fn read(key: &str, body: &[u8]) -> Result<Vec<ShownLetter>, String> {
 }
 
 fn shown(letter: DeadLetter) -> ShownLetter {
-    let bytes = letter.payload.as_ref().map(|text| STANDARD.decode_to_vec(text).unwrap_or_else(|_| text.clone().into()));
+    let bytes =
+        letter.payload.as_ref().map(|text| STANDARD.decode_to_vec(text).unwrap_or_else(|_| text.clone().into()));
     let size = bytes.as_ref().map_or(0, Vec::len);
     let (payload, encoding) = match bytes.map(String::from_utf8) {
         None => (None, "utf-8"),
@@ -153,7 +159,10 @@ mod tests {
     #[test]
     fn a_payload_is_shown_as_text_where_it_is_text_and_its_beginning_where_it_is_long() {
         let text = shown(letter(Some(b"<b>poison</b>")));
-        assert_eq!((text.payload.as_deref(), text.encoding, text.bytes, text.cut), (Some("<b>poison</b>"), "utf-8", 13, false));
+        assert_eq!(
+            (text.payload.as_deref(), text.encoding, text.bytes, text.cut),
+            (Some("<b>poison</b>"), "utf-8", 13, false)
+        );
         let binary = shown(letter(Some(&[0xff, 0xfe])));
         assert_eq!((binary.payload.as_deref(), binary.encoding, binary.bytes), (Some("//4="), "base64", 2));
         let long = shown(letter(Some("ä".repeat(3_000).as_bytes())));

@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 
 use super::letters::{Found, Letters, SHOWN};
 use super::view::{Frame, View};
+use crate::Error;
 use crate::status::document::{Lake, Section, Status, Topic};
 use crate::status::look::{Doings, Looker, assemble};
-use crate::Error;
 use crate::status::metrics::{CHARTED, Metrics};
 
 /// How often the topic is asked, and the page is drawn.
@@ -106,7 +106,8 @@ impl Live {
     }
 
     fn status(&self, parts: &Parts) -> Status {
-        let doings = answered(&parts.doings, self.looker.source.every()).unwrap_or_else(|reason| Doings::unknown(&reason));
+        let doings =
+            answered(&parts.doings, self.looker.source.every()).unwrap_or_else(|reason| Doings::unknown(&reason));
         let topic = answered(&parts.topic, EVERY).unwrap_or_else(Section::unknown);
         let lake = answered(&parts.lake, LAKE_EVERY).unwrap_or_else(Section::unknown);
         assemble(&self.dataset, parts.trouble.clone(), doings, topic, lake)
@@ -117,8 +118,7 @@ impl Live {
         let status = self.status(&parts);
         parts.remember(&status);
         let (producer, consumer) = parts.logs.as_ref().map(|(producer, consumer)| (producer, consumer)).unzip();
-        let history =
-            History { now: status.at, producer, consumer, lags: &parts.lags, attempts: &parts.attempts };
+        let history = History { now: status.at, producer, consumer, lags: &parts.lags, attempts: &parts.attempts };
         self.view.frame(&self.frames.borrow(), &status, &history, &parts.letters)
     }
 }

@@ -63,8 +63,10 @@ async fn answer(lake: &Lake, sql: &str) -> Result<Answer, Error> {
     'reading: while let Some(batch) = batches.next().await {
         let batch = batch.map_err(|e| session.refused(&e))?;
         let options = FormatOptions::new().with_null("");
-        let cells: Result<Vec<_>, ArrowError> = batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options)).collect();
-        let cells = cells.map_err(|e| Error::stopped(format!("a column cannot be shown: {e}. Leave it out of the query")))?;
+        let cells: Result<Vec<_>, ArrowError> =
+            batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options)).collect();
+        let cells =
+            cells.map_err(|e| Error::stopped(format!("a column cannot be shown: {e}. Leave it out of the query")))?;
         for row in 0..batch.num_rows() {
             if rows.len() == ROWS || size > BYTES {
                 cut = true;
@@ -87,7 +89,9 @@ pub fn saved(dataset: &Dataset) -> Vec<SavedQuery> {
     let mut saved = vec![
         SavedQuery {
             name: "rows by hour",
-            sql: format!("SELECT dt, hour, count(*) AS rows\nFROM {name}\nGROUP BY dt, hour ORDER BY dt DESC, hour DESC LIMIT 48"),
+            sql: format!(
+                "SELECT dt, hour, count(*) AS rows\nFROM {name}\nGROUP BY dt, hour ORDER BY dt DESC, hour DESC LIMIT 48"
+            ),
         },
         SavedQuery {
             name: "newest rows",

@@ -115,7 +115,8 @@ impl Source for Played {
         if self.gone.load(Ordering::SeqCst) {
             return Err("it does not run: look into its log".to_owned());
         }
-        let attempts = [attempt(1, AttemptOutcome::Ok), attempt(2, AttemptOutcome::Failed), attempt(3, AttemptOutcome::Running)];
+        let attempts =
+            [attempt(1, AttemptOutcome::Ok), attempt(2, AttemptOutcome::Failed), attempt(3, AttemptOutcome::Running)];
         let stats = EventSourceStats {
             invocations: 3,
             retries: 1,
@@ -152,7 +153,8 @@ async fn json(answer: Response) -> Value {
 #[tokio::test]
 async fn only_its_own_names_and_its_own_pages_are_answered() {
     let (played, server, client) = start().await;
-    let style = async |host: &str| client.get(format!("{}/page.css", server.url())).header("host", host).send().await.unwrap();
+    let style =
+        async |host: &str| client.get(format!("{}/page.css", server.url())).header("host", host).send().await.unwrap();
     for host in ["localhost", "127.0.0.1:9999", "[::1]:8080", "page:8080", "LOCALHOST"] {
         assert_eq!(style(host).await.status(), StatusCode::OK, "{host}");
     }
@@ -162,7 +164,8 @@ async fn only_its_own_names_and_its_own_pages_are_answered() {
         assert!(json(answer).await["error"].as_str().unwrap().contains("localhost"));
     }
     let own = server.url();
-    let post = async |origin: &str| client.post(format!("{own}/api/runs")).header("origin", origin).send().await.unwrap();
+    let post =
+        async |origin: &str| client.post(format!("{own}/api/runs")).header("origin", origin).send().await.unwrap();
     for origin in ["http://evil.example", "null", "https://127.0.0.1", "http://localhost:1"] {
         assert_eq!(post(origin).await.status(), StatusCode::FORBIDDEN, "{origin}");
     }
@@ -206,7 +209,10 @@ async fn queries_only_read_and_their_answers_are_bounded() {
         let answer = query(sql).await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{sql}");
         let error = json(answer).await["error"].as_str().unwrap().to_owned();
-        assert!(error.contains("Write a SELECT") || error.contains("There is:") || error.contains("a single SQL statement"), "{sql}: {error}");
+        assert!(
+            error.contains("Write a SELECT") || error.contains("There is:") || error.contains("a single SQL statement"),
+            "{sql}: {error}"
+        );
     }
     assert!(!std::path::Path::new("/tmp/freshet-page-test.csv").exists());
     let unknown = json(query("SELECT * FROM pepole").await).await;
@@ -275,7 +281,9 @@ async fn who_does_not_answer_has_a_reason_and_no_numbers() {
     assert!(page.contains("&lt;killed&gt; &amp; gone") && !page.contains("<killed>"), "{page}");
     let mut out = Vec::new();
     let args = format!("freshet status --json --api {}", server.url());
-    let crate::Command::Status(args) = <crate::Cli as clap::Parser>::parse_from(args.split(' ')).command else { panic!() };
+    let crate::Command::Status(args) = <crate::Cli as clap::Parser>::parse_from(args.split(' ')).command else {
+        panic!()
+    };
     let code = status::run(&LakeArgs::default(), &args, &mut out).await.unwrap();
     assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(1)));
     let said: Status = serde_json::from_slice(&out).unwrap();
@@ -330,8 +338,7 @@ fn drawn() -> (Status, Frame, String) {
     let view = View::new(sql::saved(&pipeline::datasets::load("names").unwrap()), api::version()).unwrap();
     let none = std::collections::VecDeque::new();
     let attempts = std::collections::VecDeque::new();
-    let history =
-        live::History { now: status.at, producer: None, consumer: None, lags: &none, attempts: &attempts };
+    let history = live::History { now: status.at, producer: None, consumer: None, lags: &none, attempts: &attempts };
     let frame = view.frame(&Frame::default(), &status, &history, &letters::Found::default());
     let page = view.page("names", &frame).unwrap();
     (status, frame, page)
@@ -344,7 +351,8 @@ fn each_number_on_the_page_is_the_documents_at_the_path_beside_it() {
     let mut seen = std::collections::BTreeSet::new();
     for place in page.split("data-value=\"").skip(1) {
         let (path, rest) = place.split_once('"').unwrap();
-        let value = json.pointer(&format!("/{}", path.replace('.', "/"))).unwrap_or_else(|| panic!("{path} is not there"));
+        let value =
+            json.pointer(&format!("/{}", path.replace('.', "/"))).unwrap_or_else(|| panic!("{path} is not there"));
         let raw = rest.strip_prefix(" data-raw=\"").unwrap_or_else(|| panic!("{path} has no number"));
         assert_eq!(raw.split_once('"').unwrap().0, value.to_string(), "{path}");
         seen.insert(path);
@@ -376,6 +384,53 @@ fn each_number_on_the_page_is_the_documents_at_the_path_beside_it() {
     // Nothing inline, and nothing from elsewhere.
     for forbidden in ["style=", "onclick", "<style", "http://", "https://"] {
         assert!(!page.contains(forbidden), "{forbidden}");
+    }
+}
+
+#[test]
+fn each_part_that_knows_nothing_says_why() {
+    let reason = "it has gone <away>";
+    let status = assemble("names", None, Doings::unknown(reason), Section::unknown(reason), Section::unknown(reason));
+    let view = View::new(Vec::new(), String::new()).unwrap();
+    let (lags, attempts) = Default::default();
+    let history = live::History { now: status.at, producer: None, consumer: None, lags: &lags, attempts: &attempts };
+    let frame = view.frame(&Frame::default(), &status, &history, &letters::Found::default());
+    for part in ["schedule", "producer", "topic", "consumer", "lake"] {
+        let html = &frame.parts[part].1;
+        assert!(html.contains("it has gone &lt;away&gt;") && !html.contains("data-raw"), "{part}: {html}");
+    }
+    assert!(
+        frame.parts["summary"].1.contains("schedule, producer, topic, consumer, lake"),
+        "{:?}",
+        frame.parts["summary"]
+    );
+}
+
+#[test]
+fn each_field_and_each_request_is_explained() {
+    fn names(value: &Value, found: &mut std::collections::BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+                found.insert(name.clone());
+                names(value, found);
+            }),
+            Value::Array(values) => values.iter().for_each(|value| names(value, found)),
+            _ => {}
+        }
+    }
+    let docs = include_str!("../../../docs/PAGE.md");
+    let (status, ..) = drawn();
+    let mut fields = std::collections::BTreeSet::new();
+    names(&serde_json::to_value(&status).unwrap(), &mut fields);
+    for field in fields {
+        let said = ["`", ".", "\""].iter().any(|before| docs.contains(&format!("{before}{field}")));
+        assert!(said, "docs/PAGE.md does not explain {field}");
+    }
+    for request in include_str!("api.rs").split("/api/").skip(1).filter_map(|rest| rest.split(['"', '?']).next()) {
+        assert!(docs.contains(&format!("/api/{request}")), "docs/PAGE.md does not have /api/{request}");
+    }
+    for name in ["PAGE_PORT", "FRESHET_API"] {
+        assert!([docs, include_str!("../../../docs/CONFIGURATION.md")].concat().contains(name), "{name}");
     }
 }
 

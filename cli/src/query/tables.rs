@@ -19,7 +19,11 @@ use super::objects::LakeObjects;
 use crate::Lake;
 
 /// The session, and its tables and columns in words.
-pub fn register(lake: &Lake, objects: Arc<LakeObjects>, runtime: RuntimeEnvBuilder) -> Result<(SessionContext, String)> {
+pub fn register(
+    lake: &Lake,
+    objects: Arc<LakeObjects>,
+    runtime: RuntimeEnvBuilder,
+) -> Result<(SessionContext, String)> {
     let config = SessionConfig::new()
         .with_information_schema(true)
         // Would read the footer of every object before any of them is needed.

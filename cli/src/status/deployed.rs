@@ -85,8 +85,8 @@ impl Deployed {
         let lake = Lake::open(&LakeArgs { bucket, ..self.lake.clone() }).await?;
         let dataset = &lake.dataset.name;
         let mapping = outputs.mappings()?.remove(dataset);
-        let mapping =
-            mapping.ok_or_else(|| Error::stopped(format!("Terraform's outputs have no event source of `{dataset}`")))?;
+        let mapping = mapping
+            .ok_or_else(|| Error::stopped(format!("Terraform's outputs have no event source of `{dataset}`")))?;
         let (functions, rule) = (outputs.functions(dataset)?.clone(), outputs.schedule(dataset).map(str::to_owned));
         let pipeline = Arc::new(Pipeline { lake, polled: Arc::new(mapping.config) });
         Ok(opened.insert(Opened { outputs: text.into(), pipeline, functions, rule }).clone())
@@ -145,12 +145,8 @@ impl Source for Deployed {
             Some(last) => Some(last.clone()),
             None => self.last_run().await?,
         };
-        schedule.last_run = last.map(|line| Run {
-            ended: line.at,
-            duration_ms: line.duration_ms,
-            error: None,
-            metrics: line.metrics,
-        });
+        schedule.last_run =
+            last.map(|line| Run { ended: line.at, duration_ms: line.duration_ms, error: None, metrics: line.metrics });
         schedule.running = self.run.lock().await.as_ref().is_some_and(|run| !run.is_finished());
         Ok(schedule)
     }
@@ -254,7 +250,8 @@ async fn read_stream(
     position: &mut (i64, usize),
     text: &mut String,
 ) -> Result<(), String> {
-    let mut request = json!({"logGroupName": group, "logStreamName": stream, "startFromHead": true, "startTime": position.0});
+    let mut request =
+        json!({"logGroupName": group, "logStreamName": stream, "startFromHead": true, "startTime": position.0});
     let (from, mut skip) = *position;
     for _ in 0..PAGES {
         let answer = call(logs, "Logs_20140328.GetLogEvents", &request).await?;
@@ -268,7 +265,8 @@ async fn read_stream(
                 skip -= 1;
                 continue;
             }
-            *position = if at > position.0 { (at, 1) } else { (position.0, position.1 + usize::from(at == position.0)) };
+            *position =
+                if at > position.0 { (at, 1) } else { (position.0, position.1 + usize::from(at == position.0)) };
             // An emulator may put several lines into one message.
             text.push_str(event["message"].as_str().unwrap_or_default().trim_end());
             text.push('\n');

@@ -153,7 +153,7 @@ pub struct Consumer {
     /// Of the event source, counted since its start; absent where it cannot be asked.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// What `metrics` are summed from.
+    /// As the producer's.
     pub since: i64,
     #[serde(flatten)]
     pub metrics: BTreeMap<String, u64>,

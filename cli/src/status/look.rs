@@ -8,8 +8,8 @@ use pipeline::telemetry::now_ms;
 use tokio::sync::Mutex;
 
 use super::document::{
-    CONSUMER, Consumer, Directory, File, Functions, Lake, PRODUCER, Partition, Producer, Schedule, Section, Source as Polling,
-    Status, Topic,
+    CONSUMER, Consumer, Directory, File, Functions, Lake, PRODUCER, Partition, Producer, Schedule, Section,
+    Source as Polling, Status, Topic,
 };
 use super::metrics::Metrics;
 use super::source::{Pipeline, Role, Source};
@@ -71,9 +71,10 @@ impl Looker {
     }
 
     pub async fn doings(&self) -> Doings {
-        if let Err(error) = self.source.pipeline().await {
-            return Doings::unknown(&error.to_string());
-        }
+        let pipeline = match self.source.pipeline().await {
+            Ok(pipeline) => pipeline,
+            Err(error) => return Doings::unknown(&error.to_string()),
+        };
         let (functions, producer, consumer, source) = tokio::join!(
             self.source.functions(),
             self.read(Role::Producer),
@@ -85,7 +86,7 @@ impl Looker {
             Err(reason) => Err(reason.clone()),
         };
         let producer = producer.map(|metrics| Producer { since: metrics.since, metrics: metrics.sums });
-        let consumer = consumer.and_then(|metrics| Ok(consumer_of(metrics, source?)));
+        let consumer = consumer.and_then(|metrics| Ok(consumer_of(&pipeline, metrics, source?)));
         Doings {
             functions: Section::of(functions),
             schedule: Section::of(schedule),
@@ -167,7 +168,8 @@ pub fn assemble(
     let Doings { functions, schedule, producer, consumer } = doings;
     let lag = topic.known.as_ref().map(|topic| topic.lag);
     let consumer = consumer.but(|consumer| stuck(consumer, lag));
-    let troubles = [&functions.trouble, &schedule.trouble, &producer.trouble, &topic.trouble, &consumer.trouble, &lake.trouble];
+    let troubles =
+        [&functions.trouble, &schedule.trouble, &producer.trouble, &topic.trouble, &consumer.trouble, &lake.trouble];
     let healthy = trouble.is_none() && troubles.iter().all(|trouble| trouble.is_none());
     Status {
         dataset: dataset.to_owned(),
@@ -198,10 +200,10 @@ fn stuck(consumer: &Consumer, lag: Option<i64>) -> Option<String> {
 }
 
 /// The consumer, and what is wrong with its event source.
-fn consumer_of(metrics: Metrics, status: Option<SourceStatus>) -> (Consumer, Option<String>) {
-    let mut consumer = Consumer { since: metrics.since, metrics: metrics.sums, ..Consumer::default() };
-    let Some(SourceStatus { consumer_group_id, stats, .. }) = status else { return (consumer, None) };
-    consumer.consumer_group_id = consumer_group_id;
+fn consumer_of(pipeline: &Pipeline, metrics: Metrics, status: Option<SourceStatus>) -> (Consumer, Option<String>) {
+    let consumer_group_id = pipeline.polled.consumer_group_id.clone();
+    let mut consumer = Consumer { consumer_group_id, source: None, since: metrics.since, metrics: metrics.sums };
+    let Some(SourceStatus { stats, .. }) = status else { return (consumer, None) };
     let unassigned = stats.assigned.values().all(Vec::is_empty).then(|| {
         let reason = stats.last_error.as_deref().unwrap_or("it has just started");
         format!("no partition is assigned to it yet: {reason}")

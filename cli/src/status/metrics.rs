@@ -34,7 +34,8 @@ pub struct Metrics {
 impl Metrics {
     pub fn new(names: &'static [Metric], since: i64) -> Metrics {
         // A freshness of 0 would be a claim.
-        let sums = names.iter().filter(|metric| **metric != FRESHNESS).map(|metric| (metric.name.to_owned(), 0)).collect();
+        let sums =
+            names.iter().filter(|metric| **metric != FRESHNESS).map(|metric| (metric.name.to_owned(), 0)).collect();
         Metrics { names, since, sums, invocations: 0, last: None, recent: VecDeque::new() }
     }
 

@@ -129,6 +129,7 @@ let quiet;
 async function run() {
   let text = "Started.";
   try {
+    if (at("run-now").ariaDisabled === "true") throw new Error("A run is under way: wait for its end.");
     await ask("/api/runs");
   } catch (error) {
     text = error.message;
