@@ -21,7 +21,7 @@ pub async fn everybody_can_read_and_reach_everything(browser: &Browser) {
             browser.screenshot(&file).await;
             println!("{}", file.display());
             nothing_lies_beyond_the_edge(browser, device).await;
-            axe_finds_nothing(browser, &format!("{device}, {scheme}")).await;
+            axe_finds_nothing(browser, "document", &format!("{device}, {scheme}")).await;
         }
         each_control_has_a_name(browser).await;
         each_control_is_reached_by_the_keyboard(browser).await;
@@ -35,14 +35,15 @@ async fn nothing_lies_beyond_the_edge(browser: &Browser, device: &str) {
     assert_eq!(browser.run(wider, &[]).await, 0, "the page is wider than the window of a {device}");
 }
 
-async fn axe_finds_nothing(browser: &Browser, look: &str) {
+/// `part` is a document or a selector, in JavaScript.
+pub async fn axe_finds_nothing(browser: &Browser, part: &str, look: &str) {
     let tools = std::fs::read_dir(root().join("target/tools")).into_iter().flatten().filter_map(Result::ok);
     let Some(axe) = tools.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("/axe-")) else {
         return skip("axe-core is not there: run `tests/cloud/tools.sh axe`").unwrap_or_default();
     };
     let axe = std::fs::read_to_string(axe).unwrap();
-    let run = "return axe.run().then(found => found.violations.flatMap(v => v.nodes.map(n => `${v.id}: ${v.help}: ${n.html.slice(0, 200)}: ${n.failureSummary}`)))";
-    let found = browser.run(&format!("{axe};\n{run}"), &[]).await;
+    let list = ".then(found => found.violations.flatMap(v => v.nodes.map(n => `${v.id}: ${v.help}: ${n.html.slice(0, 200)}: ${n.failureSummary}`)))";
+    let found = browser.run(&format!("{axe};\nreturn axe.run({part}){list}"), &[]).await;
     assert_eq!(found, json!([]), "{look}");
 }
 
