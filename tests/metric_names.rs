@@ -118,6 +118,25 @@ fn answered() -> BTreeSet<Named> {
     of("producer", PRODUCER).into_iter().chain(of("consumer", CONSUMER)).collect()
 }
 
+/// The table of docs/PAGE.md: `| `producer.RecordsFetched`, `.RecordsPublished` | Count | … |`.
+fn explained(page: &str) -> BTreeSet<Named> {
+    let mut explained = BTreeSet::new();
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let mut function = "";
+        for path in cells[0].split('`').skip(1).step_by(2) {
+            let Some((section, name)) = path.split_once('.') else { continue };
+            if !section.is_empty() {
+                function = section;
+            }
+            if FUNCTIONS.contains(&function) && name.starts_with(char::is_uppercase) {
+                explained.insert(Named::new(function, name, Some(cells[1])));
+            }
+        }
+    }
+    explained
+}
+
 fn templates() -> String {
     let folder = std::fs::read_dir(root().join("cli/src/page/templates")).unwrap();
     let files = folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "html"));
@@ -173,6 +192,8 @@ fn each_metric_has_the_same_name_and_unit_wherever_it_is_named() {
     assert!(watched.len() >= 9, "infra/monitoring.tf was not read: {watched:?}");
     assert_eq!(unknown(&watched, &written), [], "infra/monitoring.tf watches what no function writes");
     assert_eq!(answered(), written, "the API's document (left) is not what the functions write (right)");
+    let explained = explained(&read("docs/PAGE.md"));
+    assert_eq!(explained, written, "docs/PAGE.md (left) is not what the functions write (right)");
     let shown = on_the_page(&templates());
     assert!(shown.len() >= 10, "the templates of the page were not read: {shown:?}");
     assert_eq!(unknown(&shown, &written), [], "the page shows what no function writes");
@@ -201,6 +222,9 @@ fn a_name_or_a_unit_that_differs_in_one_place_is_noticed() {
     assert_eq!(missing(&shown("\"FetchRetries\"", "\"Retries\""), &written).len(), 1);
     assert_eq!(unknown(&shown("unit = \"Bytes\"", "unit = \"Count\""), &written).len(), 2);
     assert_eq!(unknown(&watched("\"OffsetGaps\"", "\"Gaps\""), &written), [Named::new("consumer", "Gaps", None)]);
+    let explained = |from, to| explained(&changed("docs/PAGE.md", from, to));
+    assert_eq!(missing(&explained("`.BytesOut` | Bytes", "`.BytesOut` | Count"), &written).len(), 2);
+    assert_eq!(unknown(&explained("`.RangesAdopted`", "`.Adopted`"), &written).len(), 1);
     let page = |from: &str, to: &str| on_the_page(&templates().replace(from, to));
     assert_eq!(unknown(&page("producer.FetchRetries", "producer.Retries"), &written).len(), 1);
     assert_eq!(unknown(&page("(\"consumer.RowsStored\")", "(\"consumer.RowsStored\", \"bytes\")"), &written).len(), 1);
