@@ -77,7 +77,7 @@ async fn look(args: &StatusArgs, dataset: &str, looker: Option<&Looker>, silent:
         Ok(status) => Ok(status),
         Err(reason) => {
             let reason = format!("the page at {api} does not answer ({reason})");
-            if !std::mem::replace(silent, true) {
+            if looker.is_some() && !std::mem::replace(silent, true) {
                 // A note that cannot be written is a note less.
                 let _ = writeln!(std::io::stderr(), "freshet: {reason}: asking everybody else directly.");
             }

@@ -73,12 +73,19 @@ async fn the_stack_comes_up_and_is_whole_again_after_its_emulator_forgot_everyth
     let broker_address = broker.bootstrap_servers();
     let verify = ["verify", "--deep", "--kafka", &broker_address];
     assert!(freshet(&verify).await.contains("clean"));
-    assert_eq!(first["schedule"]["last_run"]["metrics"]["RecordsPublished"], 10, "{first}");
-    let published = first["producer"]["RecordsPublished"].as_u64().unwrap();
-    assert_eq!(
-        (Some(published), &first["consumer"]["RowsStored"]),
-        (first["lake"]["rows"].as_u64(), &first["lake"]["rows"])
-    );
+    let mut shown = first;
+    // The functions' logs are asked every five seconds.
+    for _ in 0..30 {
+        let rows = &shown["lake"]["rows"];
+        if shown["producer"]["RecordsPublished"] == *rows && shown["consumer"]["RowsStored"] == *rows {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        shown = serde_json::from_str(&freshet(&["status", "--json"]).await).unwrap();
+    }
+    let rows = &shown["lake"]["rows"];
+    assert_eq!((&shown["producer"]["RecordsPublished"], &shown["consumer"]["RowsStored"]), (rows, rows), "{shown}");
+    assert_eq!(shown["schedule"]["last_run"]["metrics"]["RecordsPublished"], 10, "{shown}");
     let answers = places.command(service, &["status"]).output().await.unwrap();
     assert_eq!(String::from_utf8_lossy(&answers.stderr), "", "the page was asked");
 

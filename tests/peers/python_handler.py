@@ -81,9 +81,10 @@ def rounds(variant, event: str, output: str) -> None:
     for _ in sys.stdin:
         begin = time.process_time()
         out = variant(body)
-        print((time.process_time() - begin) * 1e3, flush=True)
+        taken = (time.process_time() - begin) * 1e3
         with open(output, "wb") as file:
             file.write(out)
+        print(taken, flush=True)
 
 
 if __name__ == "__main__":

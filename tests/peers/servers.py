@@ -1,7 +1,7 @@
 """What every peer reads from and writes to: a broker of Apache Kafka, and an S3 over a folder. Their processor time is not counted."""
 
-import glob
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,6 +21,12 @@ PARTITIONS = 4
 START = 60
 KEY, SECRET = "bench", "bench-secret"
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qk"
+
+
+def version(tool: str) -> str:
+    """That which tests/cloud/tools.sh fetches, and has in the name of what it makes."""
+    with open(f"{os.path.dirname(__file__)}/../cloud/tools.sh") as file:
+        return re.search(rf"^{tool.upper()}=(\S+)", file.read(), re.MULTILINE)[1]
 
 
 def free_port() -> int:
@@ -48,7 +54,7 @@ class Kafka:
     def __init__(self, tools: str, folder: str):
         port, controller = free_port(), free_port()
         self.brokers = f"127.0.0.1:{port}"
-        [home] = glob.glob(f"{tools}/kafka-*")
+        home = f"{tools}/kafka-{version('kafka')}"
         os.makedirs(folder)
         with open(f"{folder}/server.properties", "w") as file:
             file.write(f"""process.roles=broker,controller
@@ -93,17 +99,21 @@ group.initial.rebalance.delay.ms=0
                     break
                 except BufferError:
                     producer.poll(0.1)
-        producer.flush()
+        left = producer.flush(START)
+        if left:
+            sys.exit(f"bench-peers: Apache Kafka has not taken {left} records in {START} s")
 
     def timestamps(self, records: int):
         """(partition, offset, milliseconds) of each."""
         consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "reference", "enable.auto.commit": False})
         consumer.assign([TopicPartition(TOPIC, partition, 0) for partition in range(PARTITIONS)])
-        seen = 0
+        seen, deadline = 0, time.monotonic() + START
         while seen < records:
+            if time.monotonic() > deadline:
+                sys.exit(f"bench-peers: Apache Kafka gives no more than {seen} of {records} records back")
             for message in consumer.consume(10_000, timeout=1):
                 if not message.error():
-                    seen += 1
+                    seen, deadline = seen + 1, time.monotonic() + START
                     yield message.partition(), message.offset(), message.timestamp()[1]
         consumer.close()
 
@@ -119,7 +129,7 @@ class Store:
         self.endpoint = f"http://127.0.0.1:{port}"
         self.folder = f"{folder}/buckets"
         os.makedirs(self.folder)
-        [program] = glob.glob(f"{tools}/versitygw-*")
+        program = f"{tools}/versitygw-{version('versitygw')}"
         log = f"{folder}/log"
         env = os.environ | {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
         with open(log, "wb") as out:

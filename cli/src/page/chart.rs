@@ -41,10 +41,15 @@ type Steps = Vec<Option<f64>>;
 
 pub fn charts(history: &History<'_>) -> Vec<Chart> {
     let now = history.now;
-    let (published, stored) = (
+    let (mut published, stored) = (
         history.producer.map(|metrics| rates(now, metrics, "RecordsPublished")).unwrap_or_default(),
         history.consumer.map(|metrics| rates(now, metrics, "RowsStored")).unwrap_or_default(),
     );
+    // What is not known yet is not 0.
+    let last = history.producer.and_then(|metrics| metrics.recent.back()).and_then(|line| step(now, line.at));
+    if history.running {
+        published.iter_mut().skip(last.map_or(0, |last| last + 1)).for_each(|rate| *rate = None);
+    }
     let lines = |metrics: &Metrics| metrics.recent.iter().filter_map(freshness).collect::<Vec<_>>();
     let freshness = highest(now, history.consumer.map(lines).unwrap_or_default());
     let lag = highest(now, pairs(history.lags));

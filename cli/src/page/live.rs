@@ -45,6 +45,8 @@ struct Parts {
 /// What the charts are drawn from.
 pub struct History<'a> {
     pub now: i64,
+    /// A run is alive, whose records the producer's log does not have yet.
+    pub running: bool,
     pub producer: Option<&'a Metrics>,
     pub consumer: Option<&'a Metrics>,
     pub lags: &'a VecDeque<(i64, i64)>,
@@ -118,7 +120,9 @@ impl Live {
         let status = self.status(&parts);
         parts.remember(&status);
         let (producer, consumer) = parts.logs.as_ref().map(|(producer, consumer)| (producer, consumer)).unzip();
-        let history = History { now: status.at, producer, consumer, lags: &parts.lags, attempts: &parts.attempts };
+        let running = status.schedule.known.as_ref().is_some_and(|schedule| schedule.running);
+        let history =
+            History { now: status.at, running, producer, consumer, lags: &parts.lags, attempts: &parts.attempts };
         self.view.frame(&self.frames.borrow(), &status, &history, &parts.letters)
     }
 }

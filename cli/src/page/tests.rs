@@ -338,7 +338,14 @@ fn drawn() -> (Status, Frame, String) {
     let view = View::new(sql::saved(&pipeline::datasets::load("names").unwrap()), api::version()).unwrap();
     let none = std::collections::VecDeque::new();
     let attempts = std::collections::VecDeque::new();
-    let history = live::History { now: status.at, producer: None, consumer: None, lags: &none, attempts: &attempts };
+    let history = live::History {
+        now: status.at,
+        running: false,
+        producer: None,
+        consumer: None,
+        lags: &none,
+        attempts: &attempts,
+    };
     let frame = view.frame(&Frame::default(), &status, &history, &letters::Found::default());
     let page = view.page("names", &frame).unwrap();
     (status, frame, page)
@@ -393,7 +400,14 @@ fn each_part_that_knows_nothing_says_why() {
     let status = assemble("names", None, Doings::unknown(reason), Section::unknown(reason), Section::unknown(reason));
     let view = View::new(Vec::new(), String::new()).unwrap();
     let (lags, attempts) = Default::default();
-    let history = live::History { now: status.at, producer: None, consumer: None, lags: &lags, attempts: &attempts };
+    let history = live::History {
+        now: status.at,
+        running: false,
+        producer: None,
+        consumer: None,
+        lags: &lags,
+        attempts: &attempts,
+    };
     let frame = view.frame(&Frame::default(), &status, &history, &letters::Found::default());
     for part in ["schedule", "producer", "topic", "consumer", "lake"] {
         let html = &frame.parts[part].1;
@@ -449,7 +463,14 @@ fn parts_that_are_as_before_are_not_sent_again() {
     let (status, frame, _) = drawn();
     let view = View::new(Vec::new(), String::new()).unwrap();
     let (lags, attempts) = Default::default();
-    let history = live::History { now: status.at, producer: None, consumer: None, lags: &lags, attempts: &attempts };
+    let history = live::History {
+        now: status.at,
+        running: false,
+        producer: None,
+        consumer: None,
+        lags: &lags,
+        attempts: &attempts,
+    };
     let mut later = status.clone();
     later.lake.known.as_mut().unwrap().rows += 1;
     let next = view.frame(&frame, &later, &history, &letters::Found::default());

@@ -115,9 +115,9 @@ impl<'a> Event<'a> {
         loop {
             let key = Text::plain(json.string()?);
             json.skip(":[")?;
-            let mut batch = Vec::new();
+            let (mut batch, mut head) = (Vec::new(), None);
             loop {
-                batch.push(Record::next(&mut json)?);
+                batch.push(Record::next(&mut json, &mut head)?);
                 if json.skip(",").is_none() {
                     break;
                 }
@@ -154,10 +154,10 @@ impl<'a> Event<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The record that the text begins with, whatever it looks like; `None` where there is none.
-    fn next(json: &mut Plain<'a>) -> Option<Record<'a>> {
+    /// The record that the text begins with, whatever it looks like; `None` where there is none. `head` is that of the one before.
+    fn next(json: &mut Plain<'a>, head: &mut Option<Head<'a>>) -> Option<Record<'a>> {
         let mut plain = Plain(json.0);
-        if let Some(record) = Record::next_plain(&mut plain) {
+        if let Some(record) = Record::next_plain(&mut plain, head) {
             *json = plain;
             return Some(record);
         }
@@ -168,12 +168,12 @@ impl<'a> Record<'a> {
     }
 
     /// A record with a value and without headers, as Lambda writes it.
-    fn next_plain(json: &mut Plain<'a>) -> Option<Record<'a>> {
-        json.skip("{\"topic\":")?;
-        let topic = Text::plain(json.string()?);
-        json.skip(",\"partition\":")?;
-        let partition = json.integer()?.try_into().ok()?;
-        json.skip(",\"offset\":")?;
+    fn next_plain(json: &mut Plain<'a>, head: &mut Option<Head<'a>>) -> Option<Record<'a>> {
+        let Head { topic, partition, .. } = match head {
+            Some(same) if json.skip(same.text).is_some() => same,
+            _ => head.insert(Head::next(json)?),
+        };
+        let (topic, partition) = (Text::plain(topic), *partition);
         let offset = json.integer()?;
         json.skip(",\"timestamp\":")?;
         let timestamp = json.integer()?;
@@ -199,6 +199,26 @@ impl<'a> Record<'a> {
         let bytes = |signed: Vec<i16>| signed.into_iter().map(|b| (b & 0xff) as u8).collect();
         let entries = parsed.unwrap_or_default().into_iter().flatten();
         entries.map(|(name, value)| (name, value.map(bytes))).collect()
+    }
+}
+
+/// What a record begins with, up to the number of its offset. Those of one partition all begin alike.
+struct Head<'a> {
+    text: &'a str,
+    topic: &'a str,
+    partition: i32,
+}
+
+impl<'a> Head<'a> {
+    fn next(json: &mut Plain<'a>) -> Option<Head<'a>> {
+        let record = json.0;
+        json.skip("{\"topic\":")?;
+        let topic = json.string()?;
+        json.skip(",\"partition\":")?;
+        let partition = json.integer()?.try_into().ok()?;
+        json.skip(",\"offset\":")?;
+        let text = record.get(..record.len() - json.0.len())?;
+        Some(Head { text, topic, partition })
     }
 }
 

@@ -21,10 +21,8 @@ impl<'a> Plain<'a> {
     /// What stands between two quotes.
     pub fn string(&mut self) -> Option<&'a str> {
         let rest = self.0.strip_prefix('"')?;
-        let end = memchr::memchr2(b'"', b'\\', rest.as_bytes())?;
-        let (text, rest) = rest.split_at_checked(end)?;
-        let has_no_control_characters = text.bytes().fold(true, |none, byte| none & (byte >= b' '));
-        self.0 = rest.strip_prefix('"').filter(|_| has_no_control_characters)?;
+        let (text, rest) = rest.split_at_checked(plain_length(rest.as_bytes()))?;
+        self.0 = rest.strip_prefix('"')?;
         Some(text)
     }
 
@@ -64,9 +62,63 @@ impl<'a> Plain<'a> {
     }
 }
 
+/// How many bytes stand before the first quote, backslash or control character: where a string ends, if it is a plain one.
+#[inline]
+fn plain_length(text: &[u8]) -> usize {
+    // Most strings are short, and are through before a search by vectors has begun.
+    let (near, far) = text.split_at(text.len().min(32));
+    end_in_words(near).unwrap_or_else(|| near.len() + long_plain_length(far))
+}
+
+/// The same for a long string, by the processor's vectors.
+fn long_plain_length(text: &[u8]) -> usize {
+    let (chunks, _) = text.as_chunks::<32>();
+    let plain = |chunk: &&[u8; 32]| !chunk.iter().fold(false, |ends, byte| ends | ends_plain(*byte));
+    let skipped = 32 * chunks.iter().take_while(plain).count();
+    let rest = &text[skipped..];
+    skipped + end_in_words(rest).unwrap_or(rest.len())
+}
+
+fn ends_plain(byte: u8) -> bool {
+    // Without branches.
+    (byte < b' ') | (byte == b'"') | (byte == b'\\')
+}
+
+/// Where the first such byte is, eight bytes at a time.
+#[inline]
+fn end_in_words(text: &[u8]) -> Option<usize> {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    let (words, rest) = text.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of each byte that is below `limit`; of bytes behind the first such, the bit may be wrong.
+        let below = |word: u64, limit: u8| word.wrapping_sub(EACH * u64::from(limit)) & !word;
+        let equal = |byte: u8| below(word ^ (EACH * u64::from(byte)), 1);
+        let ends = (below(word, b' ') | equal(b'"') | equal(b'\\')) & (EACH << 7);
+        if ends != 0 {
+            return Some(at * 8 + ends.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| ends_plain(*byte))?;
+    Some(words.len() * 8 + at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_string_ends_where_the_first_byte_of_another_kind_is_wherever_that_is() {
+        for length in 0..130 {
+            for byte in 0..128u8 {
+                let text: String = "é~ ".chars().cycle().take(length).collect();
+                let (before, behind) = (text.len(), format!("{text}{}\"{text}\"", char::from(byte)));
+                let expected = if ends_plain(byte) { before } else { before + 1 };
+                assert_eq!(plain_length(behind.as_bytes()), expected, "{byte} behind {before}");
+            }
+            assert_eq!(plain_length(&vec![b'a'; length]), length);
+        }
+    }
 
     #[test]
     fn a_string_ends_at_its_quote_and_has_no_escapes_or_control_characters() {

@@ -27,8 +27,9 @@ pub fn rounds(name: &str, payload: &str, output: &str) -> Result<(), Failure> {
         line?;
         let begin = cpu_ms();
         let objects = (contender.run)();
-        eprintln!("{}", cpu_ms() - begin);
+        let taken = cpu_ms() - begin;
         std::fs::write(output, objects.concat())?;
+        eprintln!("{taken}");
     }
     Ok(())
 }
