@@ -25,6 +25,7 @@ help: ## Print this list
 	@echo '  make demo LIVE=1           fetch from the live API'
 	@echo '  make demo DATASET=x.yaml   your own dataset file, from the API that it names'
 	@echo '  make demo KEEP=1           keep the schedule running until Ctrl-C'
+	@echo '  make demo PAGE=1           the same, with a page that shows it, at http://localhost:8080 (PAGE_PORT=8090: another port)'
 	@echo '  make test PROPTEST_CASES=100000   a longer search for histories that break the protocol'
 	@echo '  make prove SECONDS=3600    inject faults for that long (600 unless told otherwise)'
 	@echo '  make prove HISTORIES=1000000   play that many histories on the handler instead, on all cores'
@@ -37,7 +38,8 @@ demo: toolchain ## Run the whole pipeline on this machine, without Docker, and q
 	@$(MAKE) -j2 broker demo-build
 	target/debug/freshet $(if $(DATASET),--dataset $(DATASET)) demo --broker $(BROKER) \
 		$(if $(RECORDS),--records $(RECORDS)) $(if $(filter 1,$(CHAOS)),--chaos) \
-		$(if $(filter 1,$(LIVE)),--live) $(if $(filter 1,$(KEEP)),--keep)
+		$(if $(filter 1,$(LIVE)),--live) $(if $(filter 1,$(KEEP)),--keep) \
+		$(if $(filter 1,$(PAGE)),--page $(if $(PAGE_PORT),--listen 127.0.0.1:$(PAGE_PORT)))
 
 # Beside the broker: each build has stretches in which it keeps one core busy only.
 .PHONY: demo-build
@@ -47,9 +49,9 @@ demo-build: toolchain
 # Command-line variables (SQL, SERVICE, DATASET) reach the script by themselves.
 LOCAL := local-up local-down local-status local-logs local-query local-verify local-invoke local-reset
 .PHONY: $(LOCAL)
-local-up: ## Start the stack in Docker: LocalStack, Redpanda and its console, event source; wait for the first rows
+local-up: ## Start the stack in Docker: LocalStack, Redpanda and its console, event source, page; wait for the first rows
 local-down: ## End it; the topic is kept
-local-status: ## What is healthy, last run, records, lag, objects, freshness
+local-status: ## What is healthy, last run, records, lag, objects, freshness; the page has more
 local-logs: ## Follow the logs (SERVICE=event-source, provision, …; SERVICE=producer or consumer: a function's)
 local-query: ## SQL over its lake (SQL='SELECT …')
 local-verify: ## Prove that its lake holds each offset exactly once
@@ -63,8 +65,18 @@ local-test: toolchain perl broker cloud-tools ## The stack's way without Docker:
 	$(CARGO) build --locked --workspace --bins
 	$(TEST) -p pipeline-tests local:: -- --nocapture
 
+.PHONY: page-test
+page-test: toolchain perl broker page-tools ## The page in a headless Chromium, against the demo; screenshots in target/screenshots
+	$(CARGO) build --locked --workspace --bins
+	$(TEST) -p pipeline-tests page:: -- --nocapture
+
+.PHONY: page-tools
+page-tools:
+	@tests/cloud/tools.sh chromium || tests/cloud/skip.sh 'no browser looks at the page: the line above says why'
+	@tests/cloud/tools.sh axe || tests/cloud/skip.sh 'the page is not looked at with axe-core: the line above says why'
+
 .PHONY: test
-test: toolchain perl broker infra-test cloud-tools ## Run every test; what is skipped is said, with the reason
+test: toolchain perl broker infra-test cloud-tools page-tools ## Run every test; what is skipped is said, with the reason
 	$(CARGO) build --locked --workspace --bins
 	$(TEST) --workspace --no-fail-fast
 

@@ -74,6 +74,7 @@ up() {
     echo
     published | while read -r service port; do
         case $service,$port in
+        page,*) echo "  the page          http://localhost:$port" ;;
         console,*) echo "  Kafka UI          http://localhost:$port" ;;
         localstack,*) echo "  AWS               http://localhost:$port   AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test aws --endpoint-url http://localhost:$port s3 ls" ;;
         redpanda,"$(kafka_port)") echo "  Kafka             localhost:$port" ;;

@@ -8,7 +8,9 @@
 //! - `histories`: the same handler under interleaved attempts, crashes and late requests, chosen by proptest
 //! - `local`: docker-compose.yaml and its commands, without Docker
 //! - `memory`: a full event in a process that is limited to 128 MB
+//! - `metric_names`: one name and one unit for each metric, in code, documentation, dashboard, alarms and page
 //! - `packaging`: the zips that `make build` makes for Lambda
+//! - `page`: the demo's page in a real browser
 //! - `producer_faults`: the producer's binary, while the API and Kafka fail around it
 //! - `prove`: the consumer's binary, driven by the event source, while everything around it fails
 //! - `replay`: dead letters back to the topic on the whole stack, with crashes at each step
@@ -22,7 +24,9 @@ mod guarantees;
 mod histories;
 mod local;
 mod memory;
+mod metric_names;
 mod packaging;
+mod page;
 mod producer_faults;
 mod prove;
 mod replay;

@@ -1,6 +1,7 @@
 //! `freshet demo`: the whole pipeline on this machine, on recorded people, and then the proof of what it stored.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use pipeline::config::{LakeConfig, S3Config};
 use pipeline::dataset::Dataset;
 
 use crate::catalog::Catalog;
+use crate::page::{self, of_demo::OfDemo};
 use crate::verify::{VerifyOptions, verify};
 use crate::{Error, Lake, LakeArgs, kafka, query, text};
 
@@ -31,6 +33,8 @@ const DISTINCT: &str = "SELECT count(*) AS rows, count(DISTINCT email) AS people
 const SHOWN: usize = 5;
 /// How long the consumer may take after the last record was published.
 const DRAIN: Duration = Duration::from_secs(600);
+/// The interval of the schedule.
+const EVERY: Duration = Duration::from_secs(10);
 
 /// Run the whole pipeline on this machine, without Docker, and look at what it stored
 ///
@@ -53,6 +57,12 @@ pub struct DemoArgs {
     /// Keep the schedule running until Ctrl-C
     #[arg(long, conflicts_with = "records")]
     keep: bool,
+    /// Keep it running, and serve a page that shows it
+    #[arg(long, conflicts_with = "records")]
+    page: bool,
+    /// Address of the page
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", requires = "page")]
+    listen: SocketAddr,
     /// The embedded broker's binary
     #[arg(long, value_name = "FILE", default_value = "localstack/broker/target/debug/freshet-broker")]
     broker: PathBuf,
@@ -86,7 +96,7 @@ async fn demo(dataset: &str, args: &DemoArgs, out: &mut dyn Write) -> Result<Exi
     let started = Instant::now();
     let produced = match args.records {
         Some(records) => publish(&stack, records).await?,
-        None => run_schedule(&stack, args.keep).await?,
+        None => run_schedule(&stack, args, out).await?,
     };
     if tokio::time::timeout(DRAIN, stack.event_source.drained()).await.is_err() {
         let reason = stack.event_source.stats().last_error.unwrap_or_default();
@@ -181,13 +191,22 @@ struct Produced {
     lost_in_producer: u64,
 }
 
-/// The schedule, for one run; with `keep` until Ctrl-C ends the whole demo.
-async fn run_schedule(stack: &Stack, keep: bool) -> Result<Produced, Error> {
-    let schedule = Schedule::start(Duration::from_secs(10), stack.producer.clone());
+/// The schedule, for one run; to be kept, until Ctrl-C ends the whole demo.
+async fn run_schedule(stack: &Arc<Stack>, args: &DemoArgs, out: &mut dyn Write) -> Result<Produced, Error> {
+    if args.page {
+        // Before the first run: the page sums up from here on.
+        let schedule = Arc::new(Schedule::start(EVERY, stack.producer.clone()));
+        let source = Arc::new(OfDemo::new(stack.clone(), schedule, EVERY, &args.folder).await);
+        let server = page::serve(args.listen, &[], &stack.dataset, source).await?;
+        writeln!(out, "The page is at {}    Ctrl-C ends everything.", page::url(&server))?;
+        out.flush()?;
+        return std::future::pending().await;
+    }
+    let schedule = Schedule::start(EVERY, stack.producer.clone());
     loop {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let stats = schedule.stats();
-        let Some(last) = stats.last.filter(|_| !keep && stats.runs > 0 && !stats.running) else { continue };
+        let Some(last) = stats.last.filter(|_| !args.keep && stats.runs > 0 && !stats.running) else { continue };
         let produced = Produced { runs: stats.runs, failed_runs: stats.failures, lost_in_producer: 0 };
         schedule.stop().await;
         return match last.result {

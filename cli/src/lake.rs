@@ -58,6 +58,11 @@ impl LakeArgs {
         dataset.filter(|name| !name.is_empty()).unwrap_or_else(|| "names".to_owned())
     }
 
+    /// The dataset itself.
+    pub fn dataset(&self) -> Result<Dataset, Error> {
+        pipeline::datasets::load(&self.dataset_name()).map_err(|e| Error::stopped(e.to_string()))
+    }
+
     /// The environment with the options laid over it.
     fn over(&self, environment: impl IntoIterator<Item = (String, String)>) -> Env {
         let options = [

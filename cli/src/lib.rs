@@ -13,6 +13,7 @@ pub mod ledger;
 #[cfg(test)]
 mod memory;
 pub mod outputs;
+pub mod page;
 pub mod progress;
 pub mod query;
 pub mod replay;
@@ -51,6 +52,7 @@ pub enum Command {
     Ledger(ledger::LedgerArgs),
     Replay(replay::ReplayArgs),
     Status(status::StatusArgs),
+    Page(page::PageArgs),
     Invoke(invoke::InvokeArgs),
     EventSource(event_source::EventSourceArgs),
     Api(stand_ins::ApiArgs),
@@ -66,6 +68,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Error> {
         Command::Ledger(args) => ledger::run(&cli.lake, &args, out).await,
         Command::Replay(args) => replay::run(&cli.lake, &args, out).await,
         Command::Status(args) => status::run(&cli.lake, &args, out).await,
+        Command::Page(args) => page::run(&cli.lake, &args, out).await,
         Command::Invoke(args) => invoke::run(&cli.lake, &args, out).await,
         Command::EventSource(args) => event_source::run(&args, out).await,
         Command::Api(args) => stand_ins::api(&args, out).await,

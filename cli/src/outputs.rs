@@ -35,13 +35,19 @@ pub struct Functions {
 
 impl Outputs {
     pub fn read(path: &Path) -> Result<Outputs, Error> {
+        Ok(Outputs::read_text(path)?.1)
+    }
+
+    /// Also as they stand in the file, by which a change is seen.
+    pub fn read_text(path: &Path) -> Result<(String, Outputs), Error> {
         let text = std::fs::read_to_string(path).map_err(|e| {
             let path = path.display();
             Error::stopped(format!(
                 "cannot read {path}: {e}. It is what `terraform output -json` prints; in Docker `provision` writes it: make local-logs SERVICE=provision"
             ))
         })?;
-        Outputs::parse(&text, path)
+        let outputs = Outputs::parse(&text, path)?;
+        Ok((text, outputs))
     }
 
     /// `path` is for the message alone.

@@ -13,7 +13,10 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
@@ -41,8 +44,7 @@ pub struct QueryArgs {
 pub async fn run(args: &LakeArgs, query: &QueryArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let lake = Lake::open(args).await?;
     let session = Session::open(&lake)?;
-    let frame = session.plan(&query.sql).await?;
-    let mut rows = frame.execute_stream().await.map_err(|e| session.refused(&e))?;
+    let mut rows = session.stream(&query.sql).await?;
     let mut writer = Writer::new(query.format, rows.schema(), out);
     while let Some(batch) = rows.next().await {
         writer.write(batch.map_err(|e| session.refused(&e))?)?;
@@ -83,7 +85,7 @@ pub async fn query_json(lake: &Lake, sql: &str) -> Result<Vec<serde_json::Value>
 }
 
 /// DataFusion with the lake's tables in it.
-struct Session {
+pub(crate) struct Session {
     context: SessionContext,
     /// What there is to ask, for a statement that asks for something else.
     tables: String,
@@ -93,8 +95,18 @@ struct Session {
 
 impl Session {
     fn open(lake: &Lake) -> Result<Session, Error> {
+        Session::with(lake, RuntimeEnvBuilder::new())
+    }
+
+    /// One whose sorting and grouping may take so many bytes, and no disk.
+    pub(crate) fn open_bounded(lake: &Lake, memory: usize) -> Result<Session, Error> {
+        let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        Session::with(lake, RuntimeEnvBuilder::new().with_memory_limit(memory, 1.0).with_disk_manager_builder(no_disk))
+    }
+
+    fn with(lake: &Lake, runtime: RuntimeEnvBuilder) -> Result<Session, Error> {
         let objects = std::sync::Arc::new(objects::LakeObjects::new(lake));
-        let (context, tables) = tables::register(lake, objects.clone())
+        let (context, tables) = tables::register(lake, objects.clone(), runtime)
             .map_err(|e| Error::stopped(format!("cannot set up the tables: {e}. Please report this")))?;
         Ok(Session { context, tables, objects, extension: lake.target.extension.clone() })
     }
@@ -110,7 +122,12 @@ impl Session {
         self.context.execute_logical_plan(plan).await.map_err(|e| self.refused(&e))
     }
 
-    fn refused(&self, error: &DataFusionError) -> Error {
+    /// The rows of one statement, as they come.
+    pub(crate) async fn stream(&self, sql: &str) -> Result<SendableRecordBatchStream, Error> {
+        self.plan(sql).await?.execute_stream().await.map_err(|e| self.refused(&e))
+    }
+
+    pub(crate) fn refused(&self, error: &DataFusionError) -> Error {
         match error.find_root() {
             DataFusionError::Plan(_) | DataFusionError::SchemaError(..) | DataFusionError::SQL(..) => {
                 let reason = error.strip_backtrace();

@@ -36,6 +36,15 @@ pub fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |t| format!("{t:.3}"))
 }
 
+/// A number of seconds, in the largest unit that says enough.
+pub fn age(seconds: i64) -> String {
+    match seconds {
+        ..=119 => format!("{} s", seconds.max(0)),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
 /// `1 range`, `2 ranges`.
 pub fn count(n: u64, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
@@ -55,6 +64,7 @@ mod tests {
     fn times_are_utc_and_any_number_prints() {
         assert_eq!(time(1_795_410_367_000), "2026-11-23T05:06:07.000Z");
         assert_eq!(time(i64::MAX), "9223372036854775807 ms");
+        assert_eq!([age(-3), age(119), age(120), age(7200)], ["0 s", "119 s", "2 min", "2 h"]);
         assert_eq!((count(1, "row"), count(2, "row")), ("1 row".to_owned(), "2 rows".to_owned()));
     }
 }

@@ -72,15 +72,20 @@ pub async fn run(args: &LakeArgs, verify_args: &VerifyArgs, out: &mut dyn Write)
 /// Checks a lake. An error means that it could not be checked; what is wrong with the lake stands in the report.
 pub async fn verify(lake: &Lake, options: &VerifyOptions) -> Result<Report, Error> {
     let mut inventory = collect::collect(&lake.store(), &lake.target, options).await?;
-    // After the objects and the ledgers, so that neither a directory that is registered nor a record that is published
-    // meanwhile looks like a fault.
-    if let Some(catalog) = &lake.catalog {
-        inventory.registered = Some(catalog.partitions().await?);
-    }
+    add_catalog(lake, &mut inventory).await?;
     if let Some(config) = &options.kafka {
         inventory.watermarks = Some(kafka::watermarks(config, &lake.target.topic).await?);
     }
     Ok(check::check(&inventory))
+}
+
+/// After the objects and the ledgers, so that neither a directory that is registered nor a record that is published
+/// meanwhile looks like a fault. The same holds for the topic.
+pub async fn add_catalog(lake: &Lake, inventory: &mut inventory::Inventory) -> Result<(), Error> {
+    if let Some(catalog) = &lake.catalog {
+        inventory.registered = Some(catalog.partitions().await?);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -108,13 +108,34 @@ run "every_metric_is_one_that_somebody_writes" {
   }
   assert {
     condition = alltrue(flatten([for w in jsondecode(aws_cloudwatch_dashboard.this["names"].dashboard_body).widgets : [for m in w.properties.metrics :
-      m[0] == "freshet" ? can(regex("\\| `${m[1]}` \\| \\w+ \\| (${m[5]}|both) \\|", file("../docs/CONFIGURATION.md"))) && m[2] == "dataset" && m[3] == "names" && m[4] == "function" : m[0] == "AWS/Lambda" && contains(["OffsetLag", "Errors", "Throttles", "Duration"], m[1]) && m[2] == "FunctionName" && contains(["freshet-names-producer", "freshet-names-consumer"], m[3])
+      # The metric's row in the table of the documentation has its unit, which the widget's axis has, too.
+      m[0] == "freshet" ? can(regex("\\| `${m[1]}` \\| ${w.properties.yAxis.left.label} \\| (${m[5]}|both) \\|", file("../docs/CONFIGURATION.md"))) && m[2] == "dataset" && m[3] == "names" && m[4] == "function" :
+      m[0] == "AWS/Events" ? contains(["Invocations", "FailedInvocations"], m[1]) && m[2] == "RuleName" && m[3] == aws_cloudwatch_event_rule.schedule["names"].name :
+      m[0] == "AWS/Lambda" && contains(["OffsetLag", "Invocations", "Errors", "Throttles", "Duration"], m[1]) && m[2] == "FunctionName" && contains(["freshet-names-producer", "freshet-names-consumer"], m[3])
     ] if w.type == "metric"]))
     error_message = "The dashboard shows a metric that nobody writes: ${aws_cloudwatch_dashboard.this["names"].dashboard_body}"
   }
   assert {
-    condition     = [for w in jsondecode(aws_cloudwatch_dashboard.this["names"].dashboard_body).widgets : w.properties.title] == ["Alarms of names", "API to producer", "Producer to topic", "Topic to consumer: offset lag", "Consumer to lake", "Freshness of stored rows, ms", "Bytes in and out", "What needs a look", "Errors and throttles", "Duration, ms"]
+    # Five columns, which fill the 24 of the grid from left to right.
+    condition     = [for w in jsondecode(aws_cloudwatch_dashboard.this["names"].dashboard_body).widgets : [w.x, w.width, w.properties.markdown] if w.type == "text"] == [[0, 4, "### Schedule"], [4, 5, "### → Producer"], [9, 5, "### → Topic"], [14, 5, "### → Consumer"], [19, 5, "### → Lake"]]
     error_message = "The dashboard is not in the order in which a record flows."
+  }
+  assert {
+    condition = { for w in jsondecode(aws_cloudwatch_dashboard.this["names"].dashboard_body).widgets : w.x => w.properties.title... if w.type == "metric" && w.y < 22 } == {
+      "0"  = ["Runs started", "Runs that failed, or could not start", "Run time"]
+      "4"  = ["Fetched and published", "Retries, and fetches that brought nothing", "Dead letters: not transformed, not delivered"]
+      "9"  = ["Lag", "Records in and out", "Offsets that never came, batches without LogAppendTime"]
+      "14" = ["Invocations", "Invocation time", "Retries: ranges adopted, duplicates dropped"]
+      "19" = ["Rows and objects", "Freshness of stored rows", "Bytes in and out"]
+    }
+    error_message = "A widget is not in the column of what it shows."
+  }
+  assert {
+    # No two stand on the same place, and none reaches beyond the grid.
+    condition = alltrue(flatten([for i, a in jsondecode(aws_cloudwatch_dashboard.this["names"].dashboard_body).widgets : [for j, b in jsondecode(aws_cloudwatch_dashboard.this["names"].dashboard_body).widgets :
+      i >= j || a.x + a.width <= b.x || b.x + b.width <= a.x || a.y + a.height <= b.y || b.y + b.height <= a.y
+    ]])) && alltrue([for w in jsondecode(aws_cloudwatch_dashboard.this["names"].dashboard_body).widgets : w.x + w.width <= 24])
+    error_message = "Widgets of the dashboard lie on each other, or beyond its 24 columns."
   }
   assert {
     condition     = toset([for arn in jsondecode(aws_cloudwatch_dashboard.this["names"].dashboard_body).widgets[0].properties.alarms : split(":alarm:", arn)[1]]) == toset([for alarm in concat(values(aws_cloudwatch_metric_alarm.this), values(aws_cloudwatch_metric_alarm.lag)) : alarm.alarm_name])

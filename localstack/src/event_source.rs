@@ -35,7 +35,7 @@ pub use self::{
     lag::{Lag, lag},
     lambda_api::{LambdaFunction, LambdaFunctionError, TIME_LIMIT},
     mapping::{Mapping, MappingError},
-    stats::EventSourceStats,
+    stats::{Attempt, AttemptOutcome, EventSourceStats},
 };
 use self::{poller::Poller, stats::Recorder};
 use crate::runtime::{Function, InvokeError};
@@ -82,6 +82,10 @@ impl EventSource {
         self.stop.send_replace(true);
         // Only a panic of ours makes the task fail, and then it has ended as well.
         let _ = (&mut self.task).await;
+    }
+
+    pub fn config(&self) -> Arc<EventSourceConfig> {
+        self.config.clone()
     }
 
     pub fn stats(&self) -> EventSourceStats {

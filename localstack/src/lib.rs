@@ -10,5 +10,5 @@ pub mod runtime;
 pub mod s3;
 pub mod s3_gateway;
 pub mod schedule;
-mod server;
+pub mod server;
 pub mod stack;

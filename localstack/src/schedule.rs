@@ -40,7 +40,7 @@ pub struct ScheduleStats {
 /// A running schedule. Dropping it ends the ticks; a run under way goes on by itself.
 pub struct Schedule {
     stats: Arc<Mutex<ScheduleStats>>,
-    fire: mpsc::UnboundedSender<oneshot::Sender<Option<Result<Bytes, InvokeError>>>>,
+    fire: mpsc::UnboundedSender<Fired>,
     task: JoinHandle<()>,
 }
 
@@ -61,10 +61,22 @@ impl Schedule {
 
     /// Fires now, besides the ticks, and waits for the result; `None` when a run is alive, which counts as skipped.
     pub async fn fire_now(&self) -> Option<Result<Bytes, InvokeError>> {
-        let (answer, result) = oneshot::channel();
-        // Both fail only after the tokio runtime has begun to shut down.
-        let _ = self.fire.send(answer);
-        result.await.unwrap_or(Some(Err(InvokeError::Stopped)))
+        let ended = self.fire().await?;
+        // Fails only after the tokio runtime has begun to shut down.
+        Some(ended.await.unwrap_or(Err(InvokeError::Stopped)))
+    }
+
+    /// Fires now, besides the ticks, and waits for nothing; false when a run is alive, which counts as skipped.
+    pub async fn start_now(&self) -> bool {
+        self.fire().await.is_some()
+    }
+
+    async fn fire(&self) -> Option<oneshot::Receiver<Result<Bytes, InvokeError>>> {
+        let (begun, begins) = oneshot::channel();
+        let (ended, ends) = oneshot::channel();
+        // The same is true of these.
+        let _ = self.fire.send(Fired { begun, ended });
+        begins.await.unwrap_or(true).then_some(ends)
     }
 
     /// Ends the ticks, and waits for the run under way.
@@ -96,22 +108,27 @@ struct Rule {
     stats: Arc<Mutex<ScheduleStats>>,
 }
 
-type Answer = oneshot::Sender<Option<Result<Bytes, InvokeError>>>;
+/// Somebody fires besides the ticks.
+struct Fired {
+    /// False when a run is alive.
+    begun: oneshot::Sender<bool>,
+    ended: oneshot::Sender<Result<Bytes, InvokeError>>,
+}
 
 impl Rule {
-    async fn run(self, first: tokio::time::Instant, mut fired: mpsc::UnboundedReceiver<Answer>) {
+    async fn run(self, first: tokio::time::Instant, mut fired: mpsc::UnboundedReceiver<Fired>) {
         let mut ticks = tokio::time::interval_at(first, self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         self.announce(first.saturating_duration_since(tokio::time::Instant::now()));
         let mut running: Option<JoinHandle<()>> = None;
         loop {
-            let answer = tokio::select! {
+            let by_hand = tokio::select! {
                 _ = ticks.tick() => {
                     self.announce(self.every);
                     None
                 }
-                answer = fired.recv() => match answer {
-                    Some(answer) => Some(answer),
+                by_hand = fired.recv() => match by_hand {
+                    Some(by_hand) => Some(by_hand),
                     None => break,
                 }
             };
@@ -128,12 +145,17 @@ impl Rule {
                     function = self.function.name(),
                     "A scheduled run is skipped, because the one before is still alive; give the schedule a longer interval if this goes on."
                 );
-                if let Some(answer) = answer {
-                    let _ = answer.send(None);
+                if let Some(by_hand) = by_hand {
+                    let _ = by_hand.begun.send(false);
                 }
                 continue;
             }
-            running = Some(tokio::spawn(fire(self.function.clone(), self.stats.clone(), answer)));
+            // Whoever fired may not wait for either.
+            let ended = by_hand.map(|by_hand| {
+                let _ = by_hand.begun.send(true);
+                by_hand.ended
+            });
+            running = Some(tokio::spawn(fire(self.function.clone(), self.stats.clone(), ended)));
         }
         lock(&self.stats).next = None;
         if let Some(running) = running {
@@ -146,7 +168,9 @@ impl Rule {
     }
 }
 
-async fn fire(function: Function, stats: Arc<Mutex<ScheduleStats>>, answer: Option<Answer>) {
+type Ended = oneshot::Sender<Result<Bytes, InvokeError>>;
+
+async fn fire(function: Function, stats: Arc<Mutex<ScheduleStats>>, ended: Option<Ended>) {
     let started = Timestamp::now();
     let clock = Instant::now();
     let result = function.invoke(scheduled_event(function.arn(), started)).await;
@@ -159,8 +183,8 @@ async fn fire(function: Function, stats: Arc<Mutex<ScheduleStats>>, answer: Opti
         stats.failures += u64::from(result.is_err());
         stats.last = Some(Run { started, duration: clock.elapsed(), result: result.clone() });
     }
-    if let Some(answer) = answer {
-        let _ = answer.send(Some(result));
+    if let Some(ended) = ended {
+        let _ = ended.send(result);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the stand-ins share: an HTTP server, on a free port of the loopback unless told otherwise, which goes when its handle goes.
+//! What the stand-ins and the page share: an HTTP server, on a free port of the loopback unless told otherwise, which goes when its handle goes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A running server. Dropped, it takes no more connections and closes the open ones after the answer they wait for;
 /// the task that serves is never joined then, so that dropping does not block.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     address: SocketAddr,
     /// Sending, or dropping, is the signal to stop. Aborting the task instead would leave the connections open: each is
     /// a task of its own.
@@ -25,12 +25,12 @@ pub(crate) struct Server {
 
 impl Server {
     /// Listens on a free port of 127.0.0.1, on the runtime that it is called in.
-    pub(crate) async fn start(router: Router) -> std::io::Result<Self> {
+    pub async fn start(router: Router) -> std::io::Result<Self> {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), router).await
     }
 
     /// Listens on this address: in a container, on another than the loopback.
-    pub(crate) async fn start_at(address: SocketAddr, router: Router) -> std::io::Result<Self> {
+    pub async fn start_at(address: SocketAddr, router: Router) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         // Without it an answer of two packets waits 40 ms for the client's delayed acknowledgement.
@@ -51,11 +51,11 @@ impl Server {
     }
 
     /// `http://127.0.0.1:PORT`, without a slash at the end.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub(crate) async fn stop(mut self) {
+    pub async fn stop(mut self) {
         self.stop.take();
         if tokio::time::timeout(PATIENCE, &mut self.task).await.is_err() {
             self.task.abort();

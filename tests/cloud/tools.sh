@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # What the tests need and cargo does not bring, into target/tools: `ministack` (an AWS emulator, from PyPI), `trino` (Athena's engine, from Maven Central, with
 # a Java that can run it), `localstack` (LocalStack without Docker, from PyPI) and `kafka` (Apache Kafka, from Maven Central), `compose` (docker compose, this machine's or from the Go module proxy);
+# `chromium` (the browser that looks at the page, with the driver that steers it: this machine's, or Debian's packages) and `axe` (which looks for what people without a mouse or
+# with other eyes would miss, from PyPI);
 # for `make bench-peers` also `versitygw` (an S3 over a folder, from the Go module proxy), `peers` (what its Python runs with, from PyPI) and `spark` (from PyPI and Maven Central).
 # What is there already costs nothing; a part bears its name only when it is whole.
 set -euo pipefail
@@ -15,6 +17,8 @@ KAFKA=4.4.0
 LOG4J=2.25.5
 VERSITYGW=v1.8.0
 SPARK=4.1.1
+# The package that brings axe-core 4.12.1 as one file.
+AXE=axe-playwright-python:0.1.8
 # The Hadoop that this Spark brings, and the AWS SDK that its S3A was built with.
 HADOOP=3.4.2
 AWS_SDK=2.29.52
@@ -212,10 +216,50 @@ compose() {
     mv "$work/compose/docker-compose" "$program"
 }
 
-[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino`, `localstack`, `kafka`, `compose`, `versitygw`, `peers`, `spark`'
+major() { # of a browser's or a driver's version
+    "$1" --version 2>/dev/null | sed -n 's/^[^0-9]*\([0-9]*\)\..*/\1/p'
+}
+
+link_chromium() { # a browser and a driver of the same version
+    local driver browser
+    for driver in chromedriver "${CHROMEWEBDRIVER:-/nowhere}/chromedriver" /usr/lib/chromium-browser/chromedriver; do
+        driver=$(type -P "$driver") || continue
+        for browser in chromium chromium-browser google-chrome google-chrome-stable chrome; do
+            browser=$(type -P "$browser") || continue
+            if [[ $(major "$browser") == $(major "$driver") ]]; then
+                ln -sfn "$browser" "$tools/chromium"
+                ln -sfn "$driver" "$tools/chromedriver"
+                return
+            fi
+        done
+    done
+    return 1
+}
+
+chromium() {
+    local cure='install Chromium and the chromedriver of its version (on Debian, apt-get install chromium chromium-driver)'
+    if [[ -n $(major "$tools/chromium") && $(major "$tools/chromium") == $(major "$tools/chromedriver") ]] || link_chromium; then return; fi
+    [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null || stop "no Chromium with a chromedriver of its version is here: $cure"
+    say 'installing the packages chromium and chromium-driver (up to a minute, once)'
+    run 'apt-get update' "$cure" apt-get update
+    run 'apt-get install' "$cure" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends chromium chromium-driver fonts-dejavu-core
+    link_chromium || stop "the packages chromium and chromium-driver have brought none that run together: $cure"
+}
+
+axe() {
+    local file=$tools/${AXE/:/-}.js from
+    if [[ -f $file ]]; then return; fi
+    from=$(find_python 8 99)
+    say 'fetching axe-core from PyPI'
+    run 'pip install' 'open the way to PyPI, or name a mirror in PIP_INDEX_URL' \
+        "$from" -m pip install --quiet --disable-pip-version-check --no-deps --target "$work/axe" "${AXE/:/==}"
+    mv "$work/axe/axe_playwright_python/axe.min.js" "$file"
+}
+
+[[ $# -gt 0 ]] || stop 'nothing is named: say `ministack`, `trino`, `localstack`, `kafka`, `compose`, `chromium`, `axe`, `versitygw`, `peers`, `spark`'
 for tool in "$@"; do
     case $tool in
-    ministack | trino | localstack | kafka | compose | versitygw | peers | spark) "$tool" ;;
-    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\`, \`localstack\`, \`kafka\`, \`compose\`, \`versitygw\`, \`peers\`, \`spark\`" ;;
+    ministack | trino | localstack | kafka | compose | chromium | axe | versitygw | peers | spark) "$tool" ;;
+    *) stop "\`$tool\` is not known: say \`ministack\`, \`trino\`, \`localstack\`, \`kafka\`, \`compose\`, \`chromium\`, \`axe\`, \`versitygw\`, \`peers\`, \`spark\`" ;;
     esac
 done

@@ -27,7 +27,7 @@ fn published(compose: &Compose) -> BTreeMap<String, String> {
 #[tokio::test]
 async fn every_service_is_pinned_bounded_restarted_and_checked() {
     let Some(compose) = Compose::read(&[]).await else { return };
-    let ours = ["api-stand-in", "event-source", "provision", "s3-gateway"];
+    let ours = ["api-stand-in", "event-source", "page", "provision", "s3-gateway"];
     for (name, service) in compose.services() {
         let image = service["image"].as_str().unwrap();
         if ours.contains(&name.as_str()) {
@@ -55,6 +55,11 @@ async fn every_service_is_pinned_bounded_restarted_and_checked() {
     assert_eq!((flags.count(), compose.service("redpanda")["command"].to_string().contains("--set=")), (2, false));
     // `docker compose up --wait` counts a service that has ended as failed, unless a running one waits for that.
     assert!(compose.service("event-source")["depends_on"]["provision"].is_object());
+    // The page asks for what the commands ask for, and `make local-status` asks the page.
+    let environment = |name: &str| compose.service(name)["environment"].clone();
+    assert_eq!(environment("page"), environment("event-source"));
+    assert_eq!(environment("event-source")["FRESHET_API"], "http://page:8080");
+    assert!(compose.service("page")["volumes"][0]["read_only"].as_bool().unwrap());
     // A container that LocalStack starts is in a network by its name.
     let network = &compose.config["networks"]["freshet"]["name"];
     assert_eq!(compose.service("localstack")["environment"]["LAMBDA_DOCKER_NETWORK"], *network);
@@ -62,7 +67,7 @@ async fn every_service_is_pinned_bounded_restarted_and_checked() {
 
 #[tokio::test]
 async fn ports_are_those_of_the_readme_and_each_can_be_moved() {
-    let variables = ["KAFKA_PORT", "SCHEMA_REGISTRY_PORT", "KAFKA_UI_PORT", "LOCALSTACK_PORT"];
+    let variables = ["PAGE_PORT", "KAFKA_PORT", "SCHEMA_REGISTRY_PORT", "KAFKA_UI_PORT", "LOCALSTACK_PORT"];
     let Some(compose) = Compose::read(&[]).await else { return };
     let ports = published(&compose);
     let readme = text("README.md");
@@ -85,7 +90,7 @@ async fn ports_are_those_of_the_readme_and_each_can_be_moved() {
     let compose = Compose::read(&moved).await.unwrap();
     let expected: BTreeSet<String> = moved.iter().map(|(_, port)| (*port).to_owned()).collect();
     assert_eq!(published(&compose).into_keys().collect::<BTreeSet<_>>(), expected);
-    assert!(compose.service("redpanda")["command"].to_string().contains("external://localhost:20001"));
+    assert!(compose.service("redpanda")["command"].to_string().contains("external://localhost:20002"));
 }
 
 #[tokio::test]

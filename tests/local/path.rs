@@ -23,7 +23,7 @@ async fn the_stack_comes_up_and_is_whole_again_after_its_emulator_forgot_everyth
     let Some(ministack) = Ministack::start(folder.path(), &environment).await else { return };
     let broker = Broker::start(&broker).await.unwrap();
     image(folder.path(), &zips);
-    let api_port = free_port();
+    let (api_port, page_port) = (free_port(), free_port());
     let places = Places {
         names: vec![
             ("http://localstack:4566", ministack.endpoint()),
@@ -32,6 +32,9 @@ async fn the_stack_comes_up_and_is_whole_again_after_its_emulator_forgot_everyth
             ("/freshet/provision.sh", root().join("localstack/provision/provision.sh").display().to_string()),
             ("0.0.0.0:8090", format!("127.0.0.1:{api_port}")),
             ("localhost:8090", format!("127.0.0.1:{api_port}")),
+            ("0.0.0.0:8080", format!("127.0.0.1:{page_port}")),
+            ("localhost:8080", format!("127.0.0.1:{page_port}")),
+            ("page:8080", format!("127.0.0.1:{page_port}")),
         ],
         freshet: &binaries.join("freshet"),
     };
@@ -53,6 +56,11 @@ async fn the_stack_comes_up_and_is_whole_again_after_its_emulator_forgot_everyth
     let mut event_source = places.start(service, &log("event-source"));
     places.until_healthy(service, &mut event_source, &log("event-source")).await;
 
+    step("the page shows it");
+    let page = compose.service("page");
+    let mut page_process = places.start(page, &log("page"));
+    places.until_healthy(page, &mut page_process, &log("page")).await;
+
     step("what local-up waits for, local-invoke, local-query and local-verify");
     let freshet = async |arguments: &[&str]| in_container(&places, service, arguments).await;
     let status = freshet(&["status", "--wait", "120"]).await;
@@ -61,10 +69,25 @@ async fn the_stack_comes_up_and_is_whole_again_after_its_emulator_forgot_everyth
     assert_eq!(summary["fetched"], 10, "{summary}");
     let first = until_stored(&freshet, 20).await;
     let people = freshet(&["query", "--format", "json", "SELECT count(DISTINCT email) AS people FROM names"]).await;
-    assert_eq!(serde_json::from_str::<Value>(&people).unwrap()[0]["people"], first["steps"]["lake"]["details"]["rows"]);
+    assert_eq!(serde_json::from_str::<Value>(&people).unwrap()[0]["people"], first["lake"]["rows"]);
     let broker_address = broker.bootstrap_servers();
     let verify = ["verify", "--deep", "--kafka", &broker_address];
     assert!(freshet(&verify).await.contains("clean"));
+    let mut shown = first;
+    // The functions' logs are asked every five seconds.
+    for _ in 0..30 {
+        let rows = &shown["lake"]["rows"];
+        if shown["producer"]["RecordsPublished"] == *rows && shown["consumer"]["RowsStored"] == *rows {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        shown = serde_json::from_str(&freshet(&["status", "--json"]).await).unwrap();
+    }
+    let rows = &shown["lake"]["rows"];
+    assert_eq!((&shown["producer"]["RecordsPublished"], &shown["consumer"]["RowsStored"]), (rows, rows), "{shown}");
+    assert_eq!(shown["schedule"]["last_run"]["metrics"]["RecordsPublished"], 10, "{shown}");
+    let answers = places.command(service, &["status"]).output().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answers.stderr), "", "the page was asked");
 
     step("provisioned again, nothing changes, and a run starts");
     let outputs = std::fs::read(folder.path().join("outputs.json")).unwrap();
@@ -75,14 +98,22 @@ async fn the_stack_comes_up_and_is_whole_again_after_its_emulator_forgot_everyth
 
     step("the emulator forgets everything, is provisioned again, and the lake is whole again");
     ministack.reset().await;
-    let lost = places.command(service, &["status"]).output().await.unwrap();
-    assert_eq!(lost.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&lost.stdout).contains("freshet-names-producer is not there: provision again"));
+    let mut said = String::new();
+    // What the page has just asked it does not ask again for a few seconds.
+    for _ in 0..20 {
+        let lost = places.command(service, &["status"]).output().await.unwrap();
+        said = String::from_utf8_lossy(&lost.stdout).into_owned();
+        if lost.status.code() == Some(1) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(said.contains("freshet-names-producer is not there: provision again"), "{said}");
     let made = provision(&compose, &places, folder.path(), &api_url, &[]).await;
     assert!(made.contains("the emulator is new"), "{made}");
-    let rows = before["steps"]["lake"]["details"]["rows"].as_u64().unwrap();
+    let rows = before["lake"]["rows"].as_u64().unwrap();
     let after = until_stored(&freshet, rows + 10).await;
-    let group = |status: &Value| status["steps"]["event_source"]["details"]["status"]["consumer_group_id"].clone();
+    let group = |status: &Value| status["consumer"]["consumer_group_id"].clone();
     assert_ne!(group(&before), group(&after));
     assert!(freshet(&verify).await.contains("clean"), "every record of the topic, from its beginning");
 
@@ -113,6 +144,10 @@ async fn the_stack_comes_up_and_is_whole_again_after_its_emulator_forgot_everyth
     assert!(!made.contains("aws_s3_bucket"), "{made}");
     let service = compose.service("event-source");
     let mut event_source = places.start(service, &log("event-source"));
+    page_process.kill().await.unwrap();
+    let alone = places.command(service, &["status", "--wait", "120"]).output().await.unwrap();
+    let noted = String::from_utf8_lossy(&alone.stderr);
+    assert!(alone.status.success() && noted.contains("does not answer") && noted.contains("directly"), "{alone:?}");
     let freshet = async |arguments: &[&str]| in_container(&places, service, arguments).await;
     let stored = until_stored(&freshet, 10).await;
     assert_ne!(group(&stored), group(&after));
@@ -191,12 +226,8 @@ async fn in_container(places: &Places<'_>, service: &Value, arguments: &[&str]) 
 async fn until_stored(freshet: &impl AsyncFn(&[&str]) -> String, rows: u64) -> Value {
     for _ in 0..120 {
         let status: Value = serde_json::from_str(&freshet(&["status", "--wait", "120", "--json"]).await).unwrap();
-        let steps = &status["steps"];
-        let stored = steps["lake"]["details"]["rows"].as_u64().unwrap_or_default();
-        if stored >= rows
-            && steps["event_source"]["details"]["lag"] == 0
-            && steps["topic"]["details"]["records"] == stored
-        {
+        let stored = status["lake"]["rows"].as_u64().unwrap_or_default();
+        if stored >= rows && status["topic"]["lag"] == 0 && status["topic"]["records"] == stored {
             return status;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

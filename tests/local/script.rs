@@ -26,7 +26,7 @@ info) [ -z "$FAKE_NO_DAEMON" ] ;;
 esac
 "#;
 
-const RUNS: (&str, &str) = ("FAKE_RUNNING", "console event-source localstack redpanda");
+const RUNS: (&str, &str) = ("FAKE_RUNNING", "console event-source localstack page redpanda");
 
 struct Docker {
     folder: tempfile::TempDir,
@@ -42,7 +42,7 @@ impl Docker {
         std::fs::write(&program, DOCKER).unwrap();
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
         // Ports that nobody of this machine has.
-        let ports = ["KAFKA_PORT", "SCHEMA_REGISTRY_PORT", "KAFKA_UI_PORT", "LOCALSTACK_PORT"];
+        let ports = ["PAGE_PORT", "KAFKA_PORT", "SCHEMA_REGISTRY_PORT", "KAFKA_UI_PORT", "LOCALSTACK_PORT"];
         let ports: String = ports.iter().map(|name| format!("{name}={}\n", free_port())).collect();
         std::fs::write(docker.path("env"), ports).unwrap();
         Some(docker)

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod aws_api;
+pub mod browser;
 pub mod compose;
 pub mod events;
 pub mod fault_proxy;

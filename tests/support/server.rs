@@ -30,22 +30,43 @@ impl Server {
         ready: impl AsyncFn(u16) -> bool,
     ) -> Server {
         for _ in 0..ATTEMPTS {
-            let port = free_port();
-            let mut command = guarded(&log);
-            arguments(&mut command, port);
-            let mut server = Server { child: command.spawn().unwrap(), port, log: log.clone() };
-            let deadline = Instant::now() + START;
-            while server.is_alive() {
-                // Alive also afterwards: else it was somebody else who answered at this port.
-                let answers = tokio::time::timeout(PROBE, ready(port)).await == Ok(true);
-                if answers && server.is_alive() {
-                    return server;
-                }
-                assert!(Instant::now() < deadline, "not ready within {} s:\n{}", START.as_secs(), server.last_words());
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            if let Some(server) = Server::start_at(free_port(), log.clone(), &arguments, &ready).await {
+                return server;
             }
         }
         panic!("ended before it was ready, {ATTEMPTS} times:\n{}", last_words(&log));
+    }
+
+    /// The same for a port that must be this one. `None` when the program has ended before it was ready.
+    pub async fn start_at(
+        port: u16,
+        log: PathBuf,
+        arguments: impl Fn(&mut Command, u16),
+        ready: impl AsyncFn(u16) -> bool,
+    ) -> Option<Server> {
+        let mut command = guarded(&log);
+        arguments(&mut command, port);
+        let mut server = Server { child: command.spawn().unwrap(), port, log };
+        let deadline = Instant::now() + START;
+        while server.is_alive() {
+            // Alive also afterwards: else it was somebody else who answered at this port.
+            let answers = tokio::time::timeout(PROBE, ready(port)).await == Ok(true);
+            if answers && server.is_alive() {
+                return Some(server);
+            }
+            assert!(Instant::now() < deadline, "not ready within {} s:\n{}", START.as_secs(), server.last_words());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        None
+    }
+
+    /// The program's process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// `http://127.0.0.1:PORT`

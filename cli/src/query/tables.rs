@@ -10,6 +10,7 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use pipeline::dataset::{Codec, Format};
 use pipeline::lake::{DEAD_LETTER_COLUMNS, PARTITION_COLUMNS, arrow_schema};
@@ -18,14 +19,18 @@ use super::objects::LakeObjects;
 use crate::Lake;
 
 /// The session, and its tables and columns in words.
-pub fn register(lake: &Lake, objects: Arc<LakeObjects>) -> Result<(SessionContext, String)> {
+pub fn register(
+    lake: &Lake,
+    objects: Arc<LakeObjects>,
+    runtime: RuntimeEnvBuilder,
+) -> Result<(SessionContext, String)> {
     let config = SessionConfig::new()
         .with_information_schema(true)
         // Would read the footer of every object before any of them is needed.
         .with_collect_statistics(false)
         // Columns are what the dataset says, not what reads fastest.
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
-    let context = SessionContext::new_with_config(config);
+    let context = SessionContext::new_with_config_rt(config, runtime.build_arc()?);
     let bucket = format!("s3://{}", lake.target.bucket);
     context.register_object_store(ObjectStoreUrl::parse(&bucket)?.as_ref(), objects);
 

@@ -1,7 +1,7 @@
 //! Reads the lake into an inventory. The order of reading is what makes it safe to run beside a working consumer, which
 //! writes letters, then the object, then the ledger: ledgers are read first, letters last.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use pipeline::lake::{DataKey, Ledger, Listed, RangeMetadata, Store};
@@ -16,27 +16,55 @@ const HEADS_AT_ONCE: usize = 64;
 const READS_AT_ONCE: usize = 4;
 const DAY_MS: i64 = 86_400_000;
 
+/// What the metadata of data objects says, by key and size: an object is written once, so it need not be asked again.
+#[derive(Debug, Default)]
+pub struct Known(HashMap<(String, u64), RangeMetadata>);
+
 /// Everything but the catalog and the topic.
 pub async fn collect<S: Store>(store: &S, target: &Target, options: &VerifyOptions) -> Result<Inventory, Error> {
+    collect_new(store, target, options, &mut Known::default()).await
+}
+
+/// The same for one who looks again and again: only objects that are not known yet are asked for their metadata.
+pub async fn collect_new<S: Store>(
+    store: &S,
+    target: &Target,
+    options: &VerifyOptions,
+    known: &mut Known,
+) -> Result<Inventory, Error> {
     let layout = &target.layout;
     let (mut ledgers, mut foreign) = ledgers(store, target).await?;
     let listed = store.list(&format!("{}/", layout.prefix), None).await?;
     let mut keys = Vec::new();
-    for Listed { key, .. } in listed {
+    for Listed { key, size } in listed {
         match layout.parse_data(&key) {
-            Some(parsed) => keys.push((key, parsed)),
+            Some(parsed) => keys.push((key, parsed, size)),
             None => foreign.push(key),
         }
     }
     late_ledgers(store, target, &keys, &mut ledgers).await?;
+    let seen = std::mem::take(&mut known.0);
     let mut objects: Vec<DataObject> = stream::iter(keys)
-        .map(|(name, key)| with_metadata(store, name, key))
+        .map(|(name, key, size)| {
+            let place = (name, size);
+            let known = seen.get(&place).cloned();
+            async move {
+                let (name, size) = place;
+                match known {
+                    Some(metadata) => Ok(DataObject { name, key, size, metadata: Ok(metadata), rows: None }),
+                    None => with_metadata(store, name, key).await,
+                }
+            }
+        })
         .buffered(HEADS_AT_ONCE)
         .try_collect()
         .await?;
+    let metadata = |object: &DataObject| Some(((object.name.clone(), object.size), object.metadata.clone().ok()?));
+    known.0 = objects.iter().filter_map(metadata).collect();
     if options.deep {
-        let found: Vec<Result<Rows, String>> =
-            stream::iter(&objects).map(|object| rows_of(store, object)).buffered(READS_AT_ONCE).try_collect().await?;
+        // Collected first: a closure in the stream would keep the whole from moving between threads.
+        let reads: Vec<_> = objects.iter().map(|object| rows_of(store, object)).collect();
+        let found: Vec<Result<Rows, String>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
         for (object, rows) in objects.iter_mut().zip(found) {
             object.rows = Some(rows);
         }
@@ -104,11 +132,11 @@ fn place(target: &Target, key: &str) -> Option<(String, i32)> {
 async fn late_ledgers<S: Store>(
     store: &S,
     target: &Target,
-    keys: &[(String, DataKey)],
+    keys: &[(String, DataKey, u64)],
     ledgers: &mut Vec<LedgerObject>,
 ) -> Result<(), Error> {
     let known: BTreeSet<(&str, i32)> = ledgers.iter().map(|l| (l.topic.as_str(), l.partition)).collect();
-    let found: BTreeSet<(&str, i32)> = keys.iter().map(|(_, key)| (key.topic.as_str(), key.partition)).collect();
+    let found: BTreeSet<(&str, i32)> = keys.iter().map(|(_, key, _)| (key.topic.as_str(), key.partition)).collect();
     let missing: Vec<(String, i32)> = found.difference(&known).map(|(t, p)| ((*t).to_owned(), *p)).collect();
     for (topic, partition) in missing {
         ledgers.extend(ledger(store, target, topic, partition).await?);
@@ -117,11 +145,11 @@ async fn late_ledgers<S: Store>(
 }
 
 pub async fn with_metadata<S: Store>(store: &S, name: String, key: DataKey) -> Result<DataObject, Error> {
-    let metadata = match store.head(&name).await? {
-        Some(head) => RangeMetadata::from_map(&head.metadata),
-        None => Err("was there when it was listed and is gone".to_owned()),
+    let (size, metadata) = match store.head(&name).await? {
+        Some(head) => (head.size, RangeMetadata::from_map(&head.metadata)),
+        None => (0, Err("was there when it was listed and is gone".to_owned())),
     };
-    Ok(DataObject { name, key, metadata, rows: None })
+    Ok(DataObject { name, key, size, metadata, rows: None })
 }
 
 async fn rows_of<S: Store>(store: &S, object: &DataObject) -> Result<Result<Rows, String>, Error> {

@@ -39,6 +39,8 @@ pub struct DataObject {
     /// The whole key.
     pub name: String,
     pub key: DataKey,
+    /// Bytes.
+    pub size: u64,
     pub metadata: Result<RangeMetadata, String>,
     /// `None` unless the rows were read.
     pub rows: Option<Result<Rows, String>>,

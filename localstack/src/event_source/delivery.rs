@@ -19,7 +19,7 @@ use super::{
     consumer::{Consumer, Ownership},
     event::Envelope,
     partial,
-    stats::Recorder,
+    stats::{Beginning, Recorder},
 };
 use crate::runtime::InvokeError;
 
@@ -55,6 +55,17 @@ impl Piece {
     fn new(records: Vec<Record>, invocations: u32) -> Self {
         let commit = offsets(&records);
         Self { records, commit, failures: 0, invocations }
+    }
+
+    fn beginning(&self, bytes: usize) -> Beginning {
+        let first = self.records.first();
+        Beginning {
+            partition: first.map_or(0, |record| record.partition),
+            offset: first.map_or(0, |record| record.offset),
+            records: self.records.len(),
+            bytes,
+            attempt: self.invocations,
+        }
     }
 }
 
@@ -98,19 +109,26 @@ impl Delivery {
             return self.commit(&piece.commit, 0).await;
         }
         piece.invocations += 1;
-        let error = match self.attempt(&piece).await? {
-            Ok(response) => match self.failed_items(&response, &piece.records) {
-                Ok(failed) if failed.is_empty() => {
-                    self.stats.lock().failures_in_a_row = 0;
-                    return self.commit(&piece.commit, piece.records.len()).await;
-                }
-                Ok(failed) => {
-                    self.commit_before(&failed, &mut piece).await?;
-                    format!("the function reported failed records from {failed:?} on")
-                }
-                Err(error) => error,
-            },
-            Err(error) => error.to_string(),
+        let payload = self.envelope.encode(&piece.records);
+        let stats = self.stats.clone();
+        let attempt = stats.begin(piece.beginning(payload.len()));
+        let answer = self.attempt(&piece, payload).await?.map_err(|error| error.to_string());
+        let error = match answer.and_then(|response| self.failed_items(&response, &piece.records)) {
+            Ok(failed) if failed.is_empty() => {
+                attempt.end(None);
+                self.stats.lock().failures_in_a_row = 0;
+                return self.commit(&piece.commit, piece.records.len()).await;
+            }
+            Ok(failed) => {
+                let error = format!("the function reported failed records from {failed:?} on");
+                attempt.end(Some(&error));
+                self.commit_before(&failed, &mut piece).await?;
+                error
+            }
+            Err(error) => {
+                attempt.end(Some(&error));
+                error
+            }
         };
         self.failed(&error, &piece);
         if piece.records.len() > 1 && self.config.bisect_batch_on_function_error {
@@ -132,15 +150,7 @@ impl Delivery {
     }
 
     /// Invokes the function. The invocation goes on without us when the partitions are taken away meanwhile.
-    async fn attempt(&mut self, piece: &Piece) -> Result<Result<Bytes, InvokeError>, Abandoned> {
-        let payload = self.envelope.encode(&piece.records);
-        {
-            let mut stats = self.stats.lock();
-            stats.invocations += 1;
-            stats.retries += u64::from(piece.invocations > 1);
-            stats.payload_bytes += payload.len() as u64;
-        }
-        let _in_flight = self.stats.in_flight();
+    async fn attempt(&mut self, piece: &Piece, payload: Bytes) -> Result<Result<Bytes, InvokeError>, Abandoned> {
         let mut changes = self.ownership.changes();
         let invocation = (self.invoker)(payload);
         tokio::pin!(invocation);

@@ -34,7 +34,7 @@ fn range(epoch: u32, start: i64, end: i64, hours: i64) -> DataObject {
         first: FirstRecord { offset: start, timestamp },
         sha256: "ab".into(),
     };
-    DataObject { name: target().layout.data(&key), key, metadata: Ok(metadata), rows: None }
+    DataObject { name: target().layout.data(&key), key, size: 0, metadata: Ok(metadata), rows: None }
 }
 
 fn ledger(epoch: u32, next_offset: i64, hours: i64) -> LedgerObject {

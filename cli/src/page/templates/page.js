@@ -1,0 +1,209 @@
+// The page is drawn by the server. This takes its new parts from /api/events, and sends what the buttons ask for.
+"use strict";
+
+const SILENCE_MS = 5000; // the server sends an event a second
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const at = (id) => document.getElementById(id);
+const make = (name, text, className) => {
+  const element = document.createElement(name);
+  if (text !== undefined) element.textContent = text;
+  if (className) element.className = className;
+  return element;
+};
+
+// Makes an element's children those of another one, and keeps what is the same: focus, selection and open details stay.
+function become(old, wanted) {
+  const keyed = new Map([...old.children].map((child) => [child.dataset.key, child]));
+  let place = old.firstChild;
+  for (const next of [...wanted.childNodes]) {
+    const key = next.dataset?.key;
+    const found = key ? keyed.get(key) : place?.dataset?.key ? null : place;
+    if (!found || found.nodeName !== next.nodeName) {
+      old.insertBefore(next, place);
+      continue;
+    }
+    if (found === place) place = place.nextSibling;
+    else old.insertBefore(found, place);
+    change(found, next);
+  }
+  while (place) {
+    const next = place.nextSibling;
+    place.remove();
+    place = next;
+  }
+}
+
+function change(old, wanted) {
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== wanted.data) old.data = wanted.data;
+    return;
+  }
+  if (old.dataset.keep !== undefined) return;
+  if (old.dataset.raw !== undefined && old.dataset.raw !== wanted.dataset.raw && !calm.matches) {
+    old.animate([{ color: "var(--accent)" }, {}], 900);
+  }
+  for (const { name } of [...old.attributes]) {
+    if (!wanted.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+  }
+  for (const { name, value } of wanted.attributes) {
+    if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
+  }
+  become(old, wanted);
+}
+
+let events;
+let heard = Date.now();
+let lost = false;
+
+function connect() {
+  events?.close();
+  events = new EventSource("/api/events");
+  events.addEventListener("status", (event) => {
+    heard = Date.now();
+    if (lost) {
+      lost = false;
+      at("connection").hidden = true;
+      document.body.classList.remove("lost");
+    }
+    const { version, parts } = JSON.parse(event.data);
+    // The server was started again, and is another one.
+    if (version !== document.documentElement.dataset.version) location.reload();
+    for (const [id, html] of Object.entries(parts)) {
+      const template = document.createElement("template");
+      template.innerHTML = html;
+      become(at(id), template.content);
+    }
+  });
+  events.addEventListener("error", disconnected);
+}
+
+function disconnected() {
+  if (lost) return;
+  lost = true;
+  const since = new Date(heard).toLocaleTimeString([], { hour12: false });
+  at("connection").textContent = `Not connected since ${since}, trying again.`;
+  at("connection").hidden = false;
+  document.body.classList.add("lost");
+}
+
+let tried = Date.now();
+setInterval(() => {
+  const now = Date.now();
+  if (now - heard > SILENCE_MS) disconnected();
+  // The browser tries again by itself, but not after every kind of end.
+  if (lost && now - tried > SILENCE_MS / 2 && (events.readyState === EventSource.CLOSED || now - heard > SILENCE_MS)) {
+    tried = now;
+    connect();
+  }
+}, 500);
+
+// The answer, or an error whose message says what to do.
+async function ask(path, body) {
+  let answer;
+  try {
+    answer = await fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body ?? {}) });
+  } catch {
+    throw new Error("The page is not connected: try again when it is.");
+  }
+  const said = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
+  if (!answer.ok) throw new Error(said.error);
+  return said;
+}
+
+// Disables a button while its work goes on.
+async function busy(button, work) {
+  if (button.ariaBusy === "true") return;
+  button.ariaBusy = "true";
+  try {
+    await work();
+  } finally {
+    button.ariaBusy = null;
+  }
+}
+
+function count(number, noun) {
+  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+let quiet;
+async function run() {
+  let text = "Started.";
+  try {
+    if (at("run-now").ariaDisabled === "true") throw new Error("A run is under way: wait for its end.");
+    await ask("/api/runs");
+  } catch (error) {
+    text = error.message;
+  }
+  at("run-message").textContent = text;
+  clearTimeout(quiet);
+  quiet = setTimeout(() => (at("run-message").textContent = ""), 6000);
+}
+
+async function query() {
+  const result = at("sql-result");
+  try {
+    const { columns, rows, cut, elapsed_ms } = await ask("/api/query", { sql: at("sql-text").value });
+    const numeric = columns.map((column) => (column.numeric ? "n" : ""));
+    const head = make("tr");
+    columns.forEach((column, i) => {
+      const cell = make("th", column.name, numeric[i]);
+      cell.scope = "col";
+      cell.title = column.type;
+      head.append(cell);
+    });
+    const [thead, tbody, table] = [make("thead"), make("tbody"), make("table")];
+    thead.append(head);
+    for (const row of rows) {
+      const line = make("tr");
+      row.forEach((cell, i) => line.append(make("td", cell ?? "null", `${numeric[i]} ${cell === null ? "null" : ""}`)));
+      tbody.append(line);
+    }
+    table.append(thead, tbody);
+    const said = `${cut ? "The first " : ""}${count(rows.length, "row")} in ${elapsed_ms.toLocaleString("en")} ms`;
+    result.replaceChildren(make("p", said, "said"), table);
+    result.dataset.rows = rows.length;
+  } catch (error) {
+    result.replaceChildren(make("p", error.message, "trouble"));
+    delete result.dataset.rows;
+  }
+}
+
+async function verify() {
+  const result = at("verify-result");
+  result.replaceChildren(make("p", "Reading every row …", "quiet"));
+  try {
+    const report = await ask("/api/verify");
+    const verdict = make("p", report.verdict, report.clean ? "verdict ok" : "verdict bad");
+    const list = make("ul");
+    for (const { kind, place, message, advice } of report.findings) {
+      const item = make("li");
+      const where = place ? `${place.topic} ${place.partition}: ` : "";
+      item.append(make("b", kind), make("p", where + message), make("p", advice, "quiet"));
+      list.append(item);
+    }
+    const notes = report.notes.map((note) => make("p", note, "quiet"));
+    result.replaceChildren(verdict, ...(report.findings.length ? [list] : []), ...notes);
+    result.dataset.clean = report.clean;
+  } catch (error) {
+    result.replaceChildren(make("p", error.message, "trouble"));
+    delete result.dataset.clean;
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button?.id === "run-now") busy(button, run);
+  if (button?.id === "sql-run") busy(button, query);
+  if (button?.id === "verify-now") busy(button, verify);
+});
+at("sql-saved").addEventListener("change", (event) => {
+  at("sql-text").value = event.target.value;
+  busy(at("sql-run"), query);
+});
+at("sql-text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    busy(at("sql-run"), query);
+  }
+});
+connect();
