@@ -13,7 +13,7 @@ const CONTROLS: &str = "[...document.querySelectorAll('a[href], button, input, s
 const DESCRIBE: &str = "(e => `${e.tagName.toLowerCase()}#${e.id} ${(e.ariaLabel || e.innerText || '').slice(0, 40)} ${CONTROLS.indexOf(e)}`)";
 
 pub async fn everybody_can_read_and_reach_everything(browser: &Browser) {
-    for (device, width, height) in [("wide", 1600, 1000), ("phone", 390, 844)] {
+    for (device, width, height) in [("wide", 1600, 900), ("phone", 390, 844)] {
         for scheme in ["light", "dark"] {
             browser.look(width, height, scheme).await;
             browser.run("window.scrollTo(0, 0); document.activeElement.blur();", &[]).await;
@@ -26,7 +26,7 @@ pub async fn everybody_can_read_and_reach_everything(browser: &Browser) {
         each_control_has_a_name(browser).await;
         each_control_is_reached_by_the_keyboard(browser).await;
     }
-    browser.look(1600, 1000, "light").await;
+    browser.look(1600, 900, "light").await;
 }
 
 /// Tables may be scrolled for themselves; the page as a whole only downwards.
