@@ -63,12 +63,12 @@ $(LOCAL):
 .PHONY: local-test
 local-test: toolchain perl broker cloud-tools ## The stack's way without Docker: the same provisioning and event source on stand-ins
 	$(CARGO) build --locked --workspace --bins
-	$(TEST) -p pipeline-tests local:: -- --nocapture
+	$(TEST) --workspace --test pipeline local:: -- --nocapture
 
 .PHONY: page-test
 page-test: toolchain perl broker page-tools ## The page in a headless Chromium, against the demo; screenshots in target/screenshots
 	$(CARGO) build --locked --workspace --bins
-	$(TEST) -p pipeline-tests page:: -- --nocapture
+	$(TEST) --workspace --test pipeline page:: -- --nocapture
 
 .PHONY: page-tools
 page-tools:
@@ -119,7 +119,7 @@ infra-scan: ## Scan infra/ with checkov
 .PHONY: cloud-test
 cloud-test: toolchain perl broker infra-test cloud-tools ## Apply infra/ to an emulator, run the whole way, read it with Athena's engine, destroy
 	$(CARGO) build --locked --workspace --bins
-	$(TEST) -p pipeline-tests cloud:: -- --nocapture
+	$(TEST) --workspace --test pipeline cloud:: -- --nocapture
 
 # What the cloud tests need and cargo does not bring. A part that cannot be had is said, and its tests are skipped; on CI that is a failure.
 .PHONY: cloud-tools
