@@ -68,7 +68,7 @@ local-test: toolchain perl broker cloud-tools ## The stack's way without Docker:
 .PHONY: page-test
 page-test: toolchain perl broker page-tools ## The page in a headless Chromium, against the demo; screenshots in target/screenshots
 	$(CARGO) build --locked --workspace --bins
-	$(TEST) -p pipeline-tests page:: -- --nocapture
+	$(TEST) --workspace --test pipeline -- --nocapture page::
 
 .PHONY: page-tools
 page-tools:
