@@ -83,30 +83,25 @@ async fn a_page_whose_backend_is_gone_says_so_and_comes_back_by_itself() {
     looks::axe_finds_nothing(&browser, "'#connection'", "not connected").await;
     demo.start_again().await;
     browser.until("the page is connected again", "document.querySelector('#connection').hidden").await;
-    browser.until("the new lake's rows are shown", &format!("{} > 0", number("lake.rows"))).await;
-    let report = loop {
-        // The new demo's first run goes on; what it will have stored is more than is shown at any moment.
-        let shown = browser.run(&format!("return {}", number("lake.rows")), &[]).await;
-        let report = demo.verify().await;
-        if rows(&report) >= shown.as_u64().unwrap() {
-            break report;
-        }
-    };
-    assert_eq!(report["clean"], true, "{report:#}");
+    demo.signal("producer", "-STOP");
+    let report = demo.at_rest().await;
+    // Of the new lake: the old one is gone.
+    numbers_are_those_of_verify(&browser, &demo, &report).await;
     assert_eq!(browser.run("return window.notLoadedAgain", &[]).await, true, "the page was loaded again");
     // The browser itself notes each request that nobody answered.
     let other: Vec<_> = browser.console().await.into_iter().filter(|entry| !entry.contains("net::ERR_")).collect();
     assert_eq!(other, NOTHING);
 }
 
-/// A JavaScript expression for a number of the page, as the API has it.
+/// A JavaScript expression for a number of the page, as the API has it; NaN while the page has none.
 fn number(path: &str) -> String {
-    format!("Number(document.querySelector('[data-value=\"{path}\"]').dataset.raw)")
+    format!("Number(document.querySelector('[data-value=\"{path}\"]')?.dataset.raw)")
 }
 
 async fn shown(browser: &Browser, path: &str) -> u64 {
-    let value = browser.run(&format!("return {}", number(path)), &[]).await;
-    value.as_u64().unwrap_or_else(|| panic!("{path} is {value}"))
+    let raw = format!("document.querySelector('[data-value=\"{path}\"]')?.dataset.raw");
+    let value = browser.until(&format!("{path} is shown"), &raw).await;
+    value.as_str().unwrap().parse().unwrap()
 }
 
 /// Of all partitions.
