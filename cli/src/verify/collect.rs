@@ -1,7 +1,7 @@
 //! Reads the lake into an inventory. The order of reading is what makes it safe to run beside a working consumer, which
 //! writes letters, then the object, then the ledger: ledgers are read first, letters last.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use pipeline::lake::{DataKey, Ledger, Listed, RangeMetadata, Store};
@@ -43,24 +43,32 @@ pub async fn collect_new<S: Store>(
         }
     }
     late_ledgers(store, target, &keys, &mut ledgers).await?;
-    let seen = std::mem::take(&mut known.0);
-    let mut objects: Vec<DataObject> = stream::iter(keys)
+    let places: Vec<_> = keys
+        .into_iter()
         .map(|(name, key, size)| {
             let place = (name, size);
-            let known = seen.get(&place).cloned();
-            async move {
-                let (name, size) = place;
-                match known {
-                    Some(metadata) => Ok(DataObject { name, key, size, metadata: Ok(metadata), rows: None }),
-                    None => with_metadata(store, name, key).await,
-                }
+            let metadata = known.0.get(&place).cloned();
+            (place, key, metadata)
+        })
+        .collect();
+    let mut asked = stream::iter(places)
+        .map(|((name, size), key, metadata)| async move {
+            match metadata {
+                Some(metadata) => Ok(DataObject { name, key, size, metadata: Ok(metadata), rows: None }),
+                None => with_metadata(store, name, key).await,
             }
         })
-        .buffered(HEADS_AT_ONCE)
-        .try_collect()
-        .await?;
-    let metadata = |object: &DataObject| Some(((object.name.clone(), object.size), object.metadata.clone().ok()?));
-    known.0 = objects.iter().filter_map(metadata).collect();
+        .buffered(HEADS_AT_ONCE);
+    let mut objects = Vec::new();
+    while let Some(object) = asked.try_next().await? {
+        // One by one: who fails or is stopped in the middle has not asked in vain.
+        if let Ok(metadata) = &object.metadata {
+            known.0.insert((object.name.clone(), object.size), metadata.clone());
+        }
+        objects.push(object);
+    }
+    let listed: HashSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+    known.0.retain(|(name, _), _| listed.contains(name.as_str()));
     if options.deep {
         // Collected first: a closure in the stream would keep the whole from moving between threads.
         let reads: Vec<_> = objects.iter().map(|object| rows_of(store, object)).collect();
@@ -170,4 +178,75 @@ async fn with_offsets<S: Store>(store: &S, mut letters: LettersObject, deep: boo
         });
     }
     Ok(letters)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use pipeline::lake::{FirstRecord, Head, Object, Put, PutRequest, StoreError};
+
+    use super::*;
+    use crate::memory::{MemoryStore, target};
+
+    /// Answers only so many questions for metadata.
+    struct Tired {
+        objects: MemoryStore,
+        left: AtomicUsize,
+    }
+
+    impl Store for Tired {
+        async fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
+            self.objects.get(key).await
+        }
+
+        async fn head(&self, key: &str) -> Result<Option<Head>, StoreError> {
+            if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+                return Err(StoreError { operation: "HEAD", key: key.into(), reason: "tired".into(), advice: "" });
+            }
+            self.objects.head(key).await
+        }
+
+        async fn put(&self, request: PutRequest) -> Result<Put, StoreError> {
+            self.objects.put(request).await
+        }
+
+        async fn list(&self, prefix: &str, limit: Option<usize>) -> Result<Vec<Listed>, StoreError> {
+            self.objects.list(prefix, limit).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_that_fails_keeps_what_is_known() {
+        let target = target("json");
+        let place = |store: &MemoryStore, start: i64| {
+            let directory = "dt=2026-11-23/hour=05".parse().unwrap();
+            let key = DataKey { directory, topic: "t".into(), partition: 0, epoch: 2, start, extension: "json".into() };
+            let metadata = RangeMetadata {
+                end: start,
+                records: 1,
+                dead_letters: 0,
+                newest_timestamp: None,
+                first: FirstRecord { offset: start, timestamp: 0 },
+                sha256: "0".repeat(64),
+            };
+            store.place(&target.layout.data(&key), "{}", metadata.to_map());
+        };
+        let store = Tired { objects: MemoryStore::default(), left: AtomicUsize::new(3) };
+        (0..5).for_each(|start| place(&store.objects, start));
+        let (options, mut known) = (VerifyOptions::default(), Known::default());
+        assert!(collect_new(&store, &target, &options, &mut known).await.is_err());
+        assert_eq!(known.0.len(), 3);
+        // Only the two others are asked for.
+        store.left.store(2, Ordering::SeqCst);
+        let found = collect_new(&store, &target, &options, &mut known).await.unwrap();
+        assert_eq!((found.objects.len(), known.0.len()), (5, 5));
+        assert!(found.objects.iter().all(|object| object.metadata.is_ok()));
+
+        // What is not listed any more is forgotten.
+        let other = Tired { objects: MemoryStore::default(), left: AtomicUsize::new(0) };
+        place(&other.objects, 4);
+        collect_new(&other, &target, &options, &mut known).await.unwrap();
+        assert_eq!(known.0.len(), 1);
+    }
 }
