@@ -27,7 +27,9 @@ pub struct Metrics {
     /// Lines that have the first of the names, which each invocation writes once.
     pub invocations: u64,
     pub last: Option<Line>,
-    /// Of the last 15 minutes, in the order of the log.
+    /// When the freshness of `sums` was measured.
+    measured: i64,
+    /// Of the last 15 minutes, by their time.
     pub recent: VecDeque<Line>,
 }
 
@@ -36,7 +38,7 @@ impl Metrics {
         // A freshness of 0 would be a claim.
         let sums =
             names.iter().filter(|metric| **metric != FRESHNESS).map(|metric| (metric.name.to_owned(), 0)).collect();
-        Metrics { names, since, sums, invocations: 0, last: None, recent: VecDeque::new() }
+        Metrics { names, since, sums, invocations: 0, last: None, measured: i64::MIN, recent: VecDeque::new() }
     }
 
     /// Takes what the log has more.
@@ -49,9 +51,9 @@ impl Metrics {
                 self.summary(line);
             }
         }
-        while self.recent.front().is_some_and(|line| line.at < now - CHARTED) {
-            self.recent.pop_front();
-        }
+        self.recent.retain(|line| line.at >= now - CHARTED);
+        // A function has several logs, whose times overlap.
+        self.recent.make_contiguous().sort_by_key(|line| line.at);
     }
 
     fn metrics(&mut self, line: &str) {
@@ -60,8 +62,13 @@ impl Metrics {
         let metrics: BTreeMap<String, u64> = self.names.iter().filter_map(own).collect();
         let Some(at) = line["_aws"]["Timestamp"].as_i64().filter(|_| !metrics.is_empty()) else { return };
         for (name, value) in &metrics {
-            let sum = self.sums.entry(name.clone()).or_default();
-            *sum = if name == FRESHNESS.name { *value } else { sum.saturating_add(*value) };
+            if name != FRESHNESS.name {
+                let sum = self.sums.entry(name.clone()).or_default();
+                *sum = sum.saturating_add(*value);
+            } else if at >= self.measured {
+                self.measured = at;
+                self.sums.insert(name.clone(), *value);
+            }
         }
         let line = Line { at, duration_ms: None, metrics };
         if self.names.first().is_some_and(|first| line.metrics.contains_key(first.name)) {
@@ -80,8 +87,10 @@ impl Metrics {
             return;
         };
         let duration = summary["elapsed_ms"].as_u64();
-        for line in self.recent.back_mut().into_iter().chain(self.last.as_mut()) {
-            line.duration_ms = line.duration_ms.or(duration);
+        let Some(run) = self.recent.back_mut() else { return };
+        run.duration_ms = run.duration_ms.or(duration);
+        if let Some(last) = self.last.as_mut().filter(|last| last.at == run.at) {
+            last.duration_ms = run.duration_ms;
         }
     }
 }
@@ -119,5 +128,23 @@ mod tests {
         metrics.read(r#"{"RowsStored":3,"Freshness":900,"_aws":{"Timestamp":1}}"#, 1);
         metrics.read("{\"RowsStored\":3,\"Freshness\":400,\"_aws\":{\"Timestamp\":2}}\n{\"OffsetGaps\":7,\"_aws\":{\"Timestamp\":3}}", 3);
         assert_eq!((metrics.sums["Freshness"], metrics.sums["OffsetGaps"], metrics.invocations), (400, 7, 2));
+    }
+
+    #[test]
+    fn of_several_logs_the_newest_line_is_the_last() {
+        let mut metrics = Metrics::new(CONSUMER, 0);
+        for (at, freshness) in [(5, 500), (9, 900), (3, 300)] {
+            metrics.read(&format!(r#"{{"RowsStored":1,"Freshness":{freshness},"_aws":{{"Timestamp":{at}}}}}"#), 9);
+        }
+        assert_eq!((metrics.sums["Freshness"], metrics.sums["RowsStored"]), (900, 3));
+        let times: Vec<i64> = metrics.recent.iter().map(|line| line.at).collect();
+        assert_eq!((times, metrics.last.unwrap().at), (vec![3, 5, 9], 9));
+
+        let mut runs = Metrics::new(PRODUCER, 0);
+        runs.read(&RUN.replace("1000", "2000"), 2000);
+        runs.read(&RUN.replace("5000", "7000"), 2000);
+        let durations: Vec<_> = runs.recent.iter().map(|line| (line.at, line.duration_ms)).collect();
+        assert_eq!(durations, [(1000, Some(7000)), (2000, Some(5000))]);
+        assert_eq!(runs.last.unwrap().duration_ms, Some(5000));
     }
 }
