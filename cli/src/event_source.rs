@@ -163,14 +163,14 @@ fn unless_changed(text: String, path: PathBuf, invoker: Invoker) -> Invoker {
 }
 
 /// librdkafka's TLS and SASL settings by `KAFKA_*`.
-async fn sign_in(bootstrap_servers: &str, sdk: &SdkConfig) -> Result<Vec<(String, String)>, Error> {
+pub(crate) async fn sign_in(bootstrap_servers: &str, sdk: &SdkConfig) -> Result<Vec<(String, String)>, Error> {
     let config = kafka::connect(bootstrap_servers, sdk).await?.client_config();
     let properties = config.config_map().into_iter();
     let properties = properties.filter(|(name, _)| ["security.", "sasl.", "ssl."].iter().any(|p| name.starts_with(p)));
     let properties: Vec<_> = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     if properties.iter().any(|(_, value)| value == "OAUTHBEARER") {
         return Err(Error::stopped(
-            "this event source has no IAM sign-in: let AWS's event source mapping poll the cluster, or sign in with SCRAM",
+            "IAM sign-in to Kafka is for AWS's event source mapping alone: let it poll the cluster, or sign in with SCRAM (KAFKA_SASL_MECHANISM)",
         ));
     }
     Ok(properties)

@@ -9,18 +9,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use jiff::Timestamp;
-use localstack::event_source::LambdaFunction;
+use localstack::event_source::{EventSourceConfig, LambdaFunction};
 use localstack::runtime::InvokeError;
 use localstack::schedule::scheduled_event;
 use pipeline::aws::signed::{Answer, Client, Service};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::task::JoinHandle;
 
 use super::document::{Function, Functions, PRODUCER, Run, Schedule};
 use super::metrics::{Line, Metrics};
 use super::source::{Pipeline, Role, Source};
-use crate::event_source::SourceStatus;
+use crate::event_source::{SourceStatus, sign_in};
 use crate::outputs::{self, Outputs};
 use crate::{Error, Lake, LakeArgs};
 
@@ -31,6 +31,8 @@ const STALE: Duration = Duration::from_secs(15);
 const EVERY: Duration = Duration::from_secs(5);
 /// What was written before is not summed up.
 const HOUR_MS: i64 = 3_600_000;
+/// So long after its last line a log is not written to any more.
+const ENDED_MS: i64 = 24 * HOUR_MS;
 /// The most that one look reads of a log.
 const STREAMS: u64 = 5;
 const PAGES: usize = 10;
@@ -42,7 +44,7 @@ pub struct Deployed {
     outputs: PathBuf,
     status_file: Option<PathBuf>,
     since: i64,
-    opened: Mutex<Option<Opened>>,
+    opened: Mutex<Option<Arc<Opened>>>,
     /// Where each function's log was read up to.
     read: Mutex<BTreeMap<Role, Position>>,
     /// A run that was started here and has not ended.
@@ -50,12 +52,15 @@ pub struct Deployed {
 }
 
 /// A deployment as its outputs describe it.
-#[derive(Clone)]
 struct Opened {
-    outputs: Arc<str>,
+    outputs: String,
     pipeline: Arc<Pipeline>,
     functions: outputs::Functions,
     rule: Option<String>,
+    /// Asked for when the topic is: who cannot sign in sees the rest.
+    signed_in: OnceCell<Arc<EventSourceConfig>>,
+    /// The last run of before `since`.
+    old_run: OnceCell<Option<Line>>,
 }
 
 /// By stream: the newest event's time, and how many events of that time were read.
@@ -75,10 +80,10 @@ impl Deployed {
         }
     }
 
-    async fn open(&self) -> Result<Opened, Error> {
+    async fn open(&self) -> Result<Arc<Opened>, Error> {
         let (text, outputs) = Outputs::read_text(&self.outputs)?;
         let mut opened = self.opened.lock().await;
-        if let Some(opened) = opened.as_ref().filter(|opened| *opened.outputs == text) {
+        if let Some(opened) = opened.as_ref().filter(|opened| opened.outputs == text) {
             return Ok(opened.clone());
         }
         let bucket = self.lake.bucket.clone().or_else(|| outputs.bucket().map(str::to_owned));
@@ -89,10 +94,11 @@ impl Deployed {
             .ok_or_else(|| Error::stopped(format!("Terraform's outputs have no event source of `{dataset}`")))?;
         let (functions, rule) = (outputs.functions(dataset)?.clone(), outputs.schedule(dataset).map(str::to_owned));
         let pipeline = Arc::new(Pipeline { lake, polled: Arc::new(mapping.config) });
-        Ok(opened.insert(Opened { outputs: text.into(), pipeline, functions, rule }).clone())
+        let (signed_in, old_run) = (OnceCell::new(), OnceCell::new());
+        Ok(opened.insert(Arc::new(Opened { outputs: text, pipeline, functions, rule, signed_in, old_run })).clone())
     }
 
-    async fn client(&self, service: Service) -> Result<(Opened, Client), String> {
+    async fn client(&self, service: Service) -> Result<(Arc<Opened>, Client), String> {
         let opened = self.open().await.map_err(|e| e.to_string())?;
         let client = Client::new(&opened.pipeline.lake.sdk, service, None).map_err(|e| e.to_string())?;
         Ok((opened, client))
@@ -106,20 +112,31 @@ impl Deployed {
         for stream in streams(&logs, &group).await? {
             let request = json!({"logGroupName": group, "logStreamName": stream, "startFromHead": false, "limit": 200});
             let events = call(&logs, "Logs_20140328.GetLogEvents", &request).await?;
-            for event in events["events"].as_array().into_iter().flatten() {
-                metrics.read(event["message"].as_str().unwrap_or_default(), 0);
-            }
+            let messages = events["events"].as_array().into_iter().flatten();
+            let lines: Vec<&str> = messages.filter_map(|event| event["message"].as_str()).map(str::trim_end).collect();
+            metrics.read(&lines.join("\n"), 0);
         }
         Ok(metrics.last)
     }
 }
 
+const NOT_FOUND: &str = "ResourceNotFoundException";
 const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs" };
 
 #[async_trait]
 impl Source for Deployed {
     async fn pipeline(&self) -> Result<Arc<Pipeline>, Error> {
-        Ok(self.open().await?.pipeline)
+        Ok(self.open().await?.pipeline.clone())
+    }
+
+    async fn signed_in(&self) -> Result<Arc<EventSourceConfig>, Error> {
+        let opened = self.open().await?;
+        let Pipeline { lake, polled } = &*opened.pipeline;
+        let sign_in = async {
+            let kafka_properties = sign_in(&polled.bootstrap_servers, &lake.sdk).await?;
+            Ok(Arc::new(EventSourceConfig { kafka_properties, ..(**polled).clone() }))
+        };
+        opened.signed_in.get_or_try_init(|| sign_in).await.cloned()
     }
 
     fn every(&self) -> Duration {
@@ -137,13 +154,17 @@ impl Source for Deployed {
         let (opened, events) = self.client(Service { id: "EventBridge", name: "events" }).await?;
         let mut schedule = Schedule { rule: opened.rule.clone(), runs: runs.invocations, ..Schedule::default() };
         if let Some(rule) = &opened.rule {
-            let answer = call(&events, "AWSEvents.DescribeRule", &json!({"Name": rule})).await?;
+            let answer = match call(&events, "AWSEvents.DescribeRule", &json!({"Name": rule})).await {
+                // Without a state: it is not there.
+                Err(reason) if reason.contains(NOT_FOUND) => Value::Null,
+                answer => answer?,
+            };
             let text = |field: &str| answer[field].as_str().map(str::to_owned);
             (schedule.expression, schedule.state) = (text("ScheduleExpression"), text("State"));
         }
         let last = match &runs.last {
             Some(last) => Some(last.clone()),
-            None => self.last_run().await?,
+            None => opened.old_run.get_or_try_init(|| self.last_run()).await?.clone(),
         };
         schedule.last_run =
             last.map(|line| Run { ended: line.at, duration_ms: line.duration_ms, error: None, metrics: line.metrics });
@@ -162,13 +183,18 @@ impl Source for Deployed {
             Role::Consumer => &opened.functions.consumer,
         };
         let group = format!("/aws/lambda/{function}");
-        let mut read = self.read.lock().await;
-        let positions = read.entry(role).or_default();
+        // All or nothing: what a look has read that fails or is given up, the next one reads again.
+        let mut positions = self.read.lock().await.get(&role).cloned().unwrap_or_default();
+        let streams = streams(&logs, &group).await?;
         let mut text = String::new();
-        for stream in streams(&logs, &group).await? {
+        for stream in &streams {
             let position = positions.entry(stream.clone()).or_insert((self.since, 0));
-            read_stream(&logs, &group, &stream, position, &mut text).await?;
+            read_stream(&logs, &group, stream, position, &mut text).await?;
         }
+        // One that is not among the newest may be again, and would be read twice if it were forgotten at once.
+        let ended = pipeline::telemetry::now_ms() - ENDED_MS;
+        positions.retain(|stream, (newest, _)| streams.contains(stream) || *newest > ended);
+        self.read.lock().await.insert(role, positions);
         Ok(text)
     }
 
@@ -231,14 +257,14 @@ async fn function(client: &Client, name: &str) -> Result<Function, String> {
     })
 }
 
-/// The streams that were written to last; none where the function has never run.
+/// The streams that were written to last, the newest at the end; none where the function has never run.
 async fn streams(logs: &Client, group: &str) -> Result<Vec<String>, String> {
     let request = json!({"logGroupName": group, "orderBy": "LastEventTime", "descending": true, "limit": STREAMS});
     let answer = match call(logs, "Logs_20140328.DescribeLogStreams", &request).await {
-        Err(reason) if reason.contains("ResourceNotFoundException") => return Ok(Vec::new()),
+        Err(reason) if reason.contains(NOT_FOUND) => return Ok(Vec::new()),
         answer => answer?,
     };
-    let names = answer["logStreams"].as_array().into_iter().flatten();
+    let names = answer["logStreams"].as_array().into_iter().flatten().rev();
     Ok(names.filter_map(|stream| stream["logStreamName"].as_str().map(str::to_owned)).collect())
 }
 
@@ -255,8 +281,7 @@ async fn read_stream(
     let (from, mut skip) = *position;
     for _ in 0..PAGES {
         let answer = call(logs, "Logs_20140328.GetLogEvents", &request).await?;
-        let events: Vec<&Value> = answer["events"].as_array().into_iter().flatten().collect();
-        for event in &events {
+        for event in answer["events"].as_array().into_iter().flatten() {
             let at = event["timestamp"].as_i64().unwrap_or_default();
             if at < from {
                 continue;
@@ -272,7 +297,8 @@ async fn read_stream(
             text.push('\n');
         }
         let next = &answer["nextForwardToken"];
-        if events.is_empty() || next.is_null() || *next == request["nextToken"] {
+        // A page may be empty and not the last.
+        if next.is_null() || *next == request["nextToken"] {
             return Ok(());
         }
         request["nextToken"] = next.clone();
@@ -293,4 +319,129 @@ fn body(what: &str, answer: &Answer) -> Result<Value, String> {
         return Err(format!("{what}: status {} ({said})", answer.status));
     }
     serde_json::from_slice(&answer.body).map_err(|e| format!("{what}: no JSON ({e})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::{Json, Router};
+    use pipeline::config::{LakeConfig, S3Config};
+    use pipeline::telemetry::now_ms;
+
+    use super::*;
+
+    /// AWS, as the test plays it: an answer to a target's last word and the request.
+    type Played = dyn FnMut(&str, &Value) -> (u16, Value) + Send;
+
+    async fn deployed(folder: &Path, played: impl FnMut(&str, &Value) -> (u16, Value) + Send + 'static) -> Deployed {
+        let played: Arc<Mutex<Played>> = Arc::new(Mutex::new(played));
+        let answer = move |headers: HeaderMap, body: Bytes| async move {
+            let target = headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap();
+            let request = serde_json::from_slice(&body).unwrap();
+            let (status, answer) = (played.lock().unwrap())(target, &request);
+            (StatusCode::from_u16(status).unwrap(), Json(answer))
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+
+        let outputs = folder.join("outputs.json");
+        let text = r#"{"event_sources": {"value": {}}}"#.to_owned();
+        std::fs::write(&outputs, &text).unwrap();
+        let credentials = aws_credential_types::Credentials::new("key", "secret", None, None, "test");
+        let sdk = pipeline::aws::loader().region(aws_config::Region::from_static("us-east-1"));
+        let sdk = sdk.credentials_provider(credentials).endpoint_url(&endpoint).load().await;
+        let config = LakeConfig {
+            bucket: "lake".to_owned(),
+            prefix: "names".to_owned(),
+            ledger_prefix: "_ledger".to_owned(),
+            s3: S3Config { region: None, endpoint: None, path_style: true },
+        };
+        let lake = Lake::new(pipeline::datasets::load("names").unwrap(), &config, sdk, None);
+        let polled = Arc::new(EventSourceConfig::new("names_topic", "127.0.0.1:1", "freshet-names"));
+        let deployed = Deployed::new(&LakeArgs::default(), &outputs, None);
+        *deployed.opened.lock().await = Some(Arc::new(Opened {
+            outputs: text,
+            pipeline: Arc::new(Pipeline { lake, polled }),
+            functions: outputs::Functions { producer: "p".to_owned(), consumer: "c".to_owned() },
+            rule: Some("freshet-names".to_owned()),
+            signed_in: OnceCell::new(),
+            old_run: OnceCell::new(),
+        }));
+        deployed
+    }
+
+    fn streams_of(names: &[&str]) -> (u16, Value) {
+        (200, json!({"logStreams": names.iter().map(|name| json!({"logStreamName": name})).collect::<Vec<_>>()}))
+    }
+
+    /// A stream with one line, behind an empty page.
+    fn events_of(request: &Value) -> (u16, Value) {
+        let name = &request["logStreamName"];
+        let events = match request["nextToken"].as_str() {
+            Some("1") => json!([{"timestamp": now_ms() - 1000, "message": format!("{}\n", name.as_str().unwrap())}]),
+            _ => json!([]),
+        };
+        let next = if request["nextToken"].is_null() { "1" } else { "2" };
+        (200, json!({"events": events, "nextForwardToken": next}))
+    }
+
+    #[tokio::test]
+    async fn a_look_that_fails_in_the_middle_loses_nothing_and_the_older_stream_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut failed = false;
+        let deployed = deployed(folder.path(), move |target, request| match target {
+            "DescribeLogStreams" => streams_of(&["newer", "older"]),
+            _ if request["logStreamName"] == "newer" && !std::mem::replace(&mut failed, true) => (500, json!({})),
+            _ => events_of(request),
+        });
+        let deployed = deployed.await;
+        assert!(deployed.written(Role::Producer).await.unwrap_err().contains("500"));
+        assert_eq!(deployed.written(Role::Producer).await.unwrap(), "older\nnewer\n");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_not_read_again_though_its_stream_was_not_listed_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let (at, mut looks) = (now_ms() - 1000, 0);
+        let deployed = deployed(folder.path(), move |target, request| {
+            if target == "DescribeLogStreams" {
+                looks += 1;
+                return streams_of(if looks == 2 { &["another"] } else { &["one"] });
+            }
+            let event = json!({"timestamp": at, "message": request["logStreamName"]});
+            let events = if request["nextToken"].is_null() { json!([event]) } else { json!([]) };
+            (200, json!({"events": events, "nextForwardToken": "end"}))
+        });
+        let deployed = deployed.await;
+        let mut read = Vec::new();
+        for _ in 0..3 {
+            read.push(deployed.written(Role::Consumer).await.unwrap());
+        }
+        assert_eq!(read, ["one\n", "another\n", ""]);
+    }
+
+    #[tokio::test]
+    async fn without_its_rule_the_last_run_is_known_and_looked_up_once() {
+        const RUN: &str = r#"{"RecordsFetched":20,"_aws":{"Timestamp":1000}}"#;
+        let folder = tempfile::tempdir().unwrap();
+        let mut listed = 0;
+        let deployed = deployed(folder.path(), move |target, _| match target {
+            "DescribeRule" => (400, json!({"__type": "ResourceNotFoundException", "message": "Rule does not exist"})),
+            "DescribeLogStreams" => {
+                listed += 1;
+                assert_eq!(listed, 1);
+                streams_of(&["one"])
+            }
+            _ => (200, json!({"events": [{"message": RUN}]})),
+        });
+        let deployed = deployed.await;
+        for _ in 0..2 {
+            let schedule = deployed.schedule(&Metrics::new(PRODUCER, 0)).await.unwrap();
+            assert_eq!((schedule.rule.as_deref(), schedule.state.as_deref()), (Some("freshet-names"), None));
+            assert_eq!(schedule.last_run.unwrap().ended, 1000);
+        }
+    }
 }

@@ -24,6 +24,8 @@ use crate::{Error, text};
 const STUCK: u64 = 3;
 const DIRECTORIES: usize = 48;
 const FILES: usize = 5;
+/// How much of an error is shown: a function may answer with megabytes.
+const ERROR_CHARACTERS: usize = 500;
 
 /// What functions, schedule, logs and event source say.
 #[derive(Debug, Clone)]
@@ -89,7 +91,7 @@ impl Looker {
         let consumer = consumer.and_then(|metrics| Ok(consumer_of(&pipeline, metrics, source?)));
         Doings {
             functions: Section::of(functions),
-            schedule: Section::of(schedule),
+            schedule: Section::of(schedule).but(no_rule),
             producer: Section::of(producer),
             consumer: match consumer {
                 Ok((consumer, trouble)) => Section { trouble, known: Some(consumer) },
@@ -120,7 +122,11 @@ impl Looker {
             Err(error) => return Section::unknown(error.to_string()),
         };
         let (name, brokers) = (&pipeline.polled.topic, &pipeline.polled.bootstrap_servers);
-        Section::of(match lag(&pipeline.polled).await {
+        let polled = match self.source.signed_in().await {
+            Ok(polled) => polled,
+            Err(error) => return Section::unknown(format!("{name} at {brokers} cannot be asked: {error}")),
+        };
+        Section::of(match lag(&polled).await {
             Ok(lags) => Ok(topic_of(name, brokers, &lags)),
             Err(error) => Err(format!("{name} at {brokers} does not answer: {error}. Look into the broker's log")),
         })
@@ -185,6 +191,14 @@ pub fn assemble(
     }
 }
 
+/// Every rule has a state.
+fn no_rule(schedule: &Schedule) -> Option<String> {
+    let rule = schedule.rule.as_ref().filter(|_| schedule.state.is_none())?;
+    Some(format!(
+        "the rule {rule} is not there, and nothing starts runs: apply infra/ again (in Docker: make local-up)"
+    ))
+}
+
 fn stuck(consumer: &Consumer, lag: Option<i64>) -> Option<String> {
     let source = consumer.source.as_ref()?;
     (source.failures_in_a_row >= STUCK && lag != Some(0)).then(|| {
@@ -204,8 +218,9 @@ fn consumer_of(pipeline: &Pipeline, metrics: Metrics, status: Option<SourceStatu
     let consumer_group_id = pipeline.polled.consumer_group_id.clone();
     let mut consumer = Consumer { consumer_group_id, source: None, since: metrics.since, metrics: metrics.sums };
     let Some(SourceStatus { stats, .. }) = status else { return (consumer, None) };
+    let last_error = stats.last_error.map(|error| error.chars().take(ERROR_CHARACTERS).collect::<String>());
     let unassigned = stats.assigned.values().all(Vec::is_empty).then(|| {
-        let reason = stats.last_error.as_deref().unwrap_or("it has just started");
+        let reason = last_error.as_deref().unwrap_or("it has just started");
         format!("no partition is assigned to it yet: {reason}")
     });
     consumer.source = Some(Polling {
@@ -218,7 +233,7 @@ fn consumer_of(pipeline: &Pipeline, metrics: Metrics, status: Option<SourceStatu
         given_up: stats.given_up,
         abandoned: stats.abandoned,
         in_flight: stats.in_flight as u64,
-        last_error: stats.last_error,
+        last_error,
         attempts: stats.attempts.into_iter().rev().collect(),
     });
     (consumer, unassigned)

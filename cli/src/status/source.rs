@@ -14,6 +14,7 @@ use crate::{Error, Lake};
 /// What both have: a lake, and a topic that is polled.
 pub struct Pipeline {
     pub lake: Lake,
+    /// Which topic, by which group; to ask the brokers take [`Source::signed_in`].
     pub polled: Arc<EventSourceConfig>,
 }
 
@@ -29,6 +30,11 @@ pub enum Role {
 pub trait Source: Send + Sync + 'static {
     /// Its lake and its topic, as they are now: another provisioning makes others.
     async fn pipeline(&self) -> Result<Arc<Pipeline>, Error>;
+
+    /// The topic that is polled, with what the brokers want of those who ask: TLS, a name and a password.
+    async fn signed_in(&self) -> Result<Arc<EventSourceConfig>, Error> {
+        Ok(self.pipeline().await?.polled.clone())
+    }
 
     /// How often functions, schedule and logs may be asked.
     fn every(&self) -> Duration;
