@@ -167,7 +167,8 @@ async fn every_number_is_the_apis(browser: &Browser, demo: &Demo) {
 
 /// Nothing has failed yet: the functions' own numbers tell the same story as the lake.
 async fn each_row_in_the_lake_is_one_that_the_consumer_has_stored(browser: &Browser, report: &Value) {
-    assert_eq!(shown(browser, "consumer.RowsStored").await, rows(report));
+    let all = format!("{} === {}", number("consumer.RowsStored"), rows(report));
+    browser.until("the consumer has stored each row", &all).await;
     assert_eq!(shown(browser, "consumer.DuplicatesDropped").await, 0);
     assert_eq!(shown(browser, "consumer.retries").await, 0);
     let attempts = "#consumer [data-attempt][data-outcome=\"ok\"]";
@@ -189,6 +190,10 @@ async fn sql_reads_the_lake_and_cannot_write(browser: &Browser, report: &Value) 
         let why = answer_to(browser, write, ".trouble").await;
         println!("  {write}: {why}");
     }
+    // As deep as a statement may be, and deeper.
+    let deep = |levels| format!("SELECT 1{}", "+1".repeat(levels));
+    assert_eq!(answer_to(browser, &deep(299), "td").await, "300");
+    assert!(answer_to(browser, &deep(2_000), ".trouble").await.contains("600 words and signs"));
     looks::axe_finds_nothing(browser, "document", "a refused query").await;
     // A choice is a query that runs; the keyboard runs it again.
     let choices =

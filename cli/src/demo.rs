@@ -88,6 +88,10 @@ pub async fn run(lake: &LakeArgs, args: &DemoArgs, out: &mut dyn Write) -> Resul
 
 async fn demo(dataset: &str, args: &DemoArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let config = stack_config(dataset, args)?;
+    if args.page {
+        // Before an earlier lake is removed.
+        page::is_free(args.listen)?;
+    }
     clear(&args.folder)?;
     writeln!(out, "Starting broker, S3, catalog, API and functions on the loopback …")?;
     let stack = Arc::new(Stack::start(config).await.map_err(stopped)?);

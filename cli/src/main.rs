@@ -6,13 +6,21 @@ use std::process::ExitCode;
 use clap::Parser;
 use freshet::{Cli, Error};
 
+/// SQL is planned level by level, in frames that are large where nothing is optimised.
+const STACK: usize = 16 << 20;
+
 fn main() -> ExitCode {
     // For the event source.
     pipeline::memory::keep_what_is_freed();
-    run()
+    match tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build() {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "freshet: cannot start its threads: {error}");
+            ExitCode::from(2)
+        }
+    }
 }
 
-#[tokio::main]
 async fn run() -> ExitCode {
     let cli = Cli::parse();
     let mut out = std::io::stdout().lock();

@@ -74,9 +74,16 @@ pub async fn serve(
     let view = View::new(sql::saved(dataset), api::version())?;
     let live = Live::new(Looker::new(source), dataset.name.clone(), view);
     let router = api::router(live, Hosts::new(hosts));
-    Server::start_at(listen, router).await.map_err(|error| {
-        Error::stopped(format!("cannot listen on {listen}: {error}. Give another address with --listen 127.0.0.1:PORT"))
-    })
+    Server::start_at(listen, router).await.map_err(|error| taken(listen, &error))
+}
+
+/// Whether nobody else listens there now.
+pub fn is_free(listen: SocketAddr) -> Result<(), Error> {
+    std::net::TcpListener::bind(listen).map(drop).map_err(|error| taken(listen, &error))
+}
+
+fn taken(listen: SocketAddr, error: &std::io::Error) -> Error {
+    Error::stopped(format!("cannot listen on {listen}: {error}. Give another address with --listen 127.0.0.1:PORT"))
 }
 
 /// For a browser on this machine.

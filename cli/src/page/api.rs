@@ -66,7 +66,7 @@ pub fn router(live: Arc<Live>, hosts: Hosts) -> Router {
 
 /// Names what the page is made of.
 pub fn version() -> String {
-    let digest = Sha256::new().chain_update(STYLE).chain_update(SCRIPT).finalize();
+    let digest = Sha256::new().chain_update(super::view::PAGE).chain_update(STYLE).chain_update(SCRIPT).finalize();
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -14,6 +14,8 @@ use serde_json::json;
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
 );
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The names by which the page is reached. A port may be another one outside of a container, so ports are not compared.
 #[derive(Debug, Clone)]
@@ -35,7 +37,7 @@ impl Hosts {
 }
 
 /// A header that stands there once, and is text.
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
@@ -46,6 +48,10 @@ fn refusal(hosts: &Hosts, request: &Request) -> Option<&'static str> {
     let Some(host) = text(headers, header::HOST).filter(|host| hosts.allows(host)) else {
         return Some("this page is not reached by that name: open it at localhost, or start it with --host NAME");
     };
+    // Browsers say so of what a page of another site makes them send. A link to the page itself is nothing to refuse.
+    if request.uri().path() != "/" && text(headers, FETCH_SITE) == Some("cross-site") {
+        return Some("another site's requests are refused: open the page itself");
+    }
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if reads || !headers.contains_key(header::ORIGIN) {
         return None;

@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How often the lake is listed.
 const LAKE_EVERY: Duration = Duration::from_secs(4);
 /// Who is asked again and has not answered by then is said to be silent.
-const STALE: Duration = Duration::from_secs(4);
+const STALE: Duration = Duration::from_secs(30);
 /// Who asks once waits for all parts, but not for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The first picture comes with what there is by then.
@@ -93,7 +93,7 @@ impl Live {
     /// Begins to look, where nobody did.
     pub fn look(self: &Arc<Live>) -> Viewer {
         let mut sampler = lock(&self.sampler);
-        let running = sampler.upgrade().unwrap_or_else(|| {
+        let running = sampler.upgrade().filter(|sampler| !sampler.0.is_finished()).unwrap_or_else(|| {
             let started = Arc::new(Sampler(tokio::spawn(sample(self.clone()))));
             *sampler = Arc::downgrade(&started);
             started
@@ -225,11 +225,16 @@ async fn lake(live: &Live) {
     loop {
         let taken = lock(&live.parts).lake.as_ref().map(|(taken, _)| *taken);
         pause(taken, LAKE_EVERY).await;
+        let begun = Instant::now();
         let (lake, letters) = tokio::join!(live.looker.lake(), live.letters(SHOWN));
-        let mut parts = lock(&live.parts);
-        // Where they cannot be read, the lake cannot either, and says so.
-        parts.letters = letters.unwrap_or_default();
-        parts.lake = Some((Instant::now(), lake));
+        {
+            let mut parts = lock(&live.parts);
+            // Where they cannot be read, the lake cannot either, and says so.
+            parts.letters = letters.unwrap_or_default();
+            parts.lake = Some((Instant::now(), lake));
+        }
+        // A large lake takes long to list: that is not all that is done for those who look.
+        tokio::time::sleep(begun.elapsed() * 3).await;
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use datafusion::arrow::array::Array;
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use futures::StreamExt;
 use pipeline::dataset::Dataset;
 use serde::Serialize;
@@ -16,6 +18,10 @@ use crate::{Error, Lake};
 pub const ROWS: usize = 1_000;
 /// Of all cells' texts.
 const BYTES: usize = 2_000_000;
+/// Of one cell's.
+const CELL: usize = 20_000;
+/// Of the statement. An operator may be a level of the plan, which takes 16 KiB of the stack where nothing is optimised.
+const TOKENS: usize = 600;
 /// What sorting and grouping may take.
 const MEMORY: usize = 256 << 20;
 pub const TIME: Duration = Duration::from_secs(30);
@@ -39,6 +45,13 @@ pub struct Column {
 }
 
 pub async fn query(lake: &Lake, sql: &str) -> Result<Answer, Error> {
+    // What is no SQL is refused below, in better words.
+    let tokens = Tokenizer::new(&GenericDialect, sql).tokenize().unwrap_or_default();
+    if tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).count() > TOKENS {
+        return Err(Error::stopped(format!(
+            "the statement has more than {TOKENS} words and signs, which is all that the page takes: shorten it, or use `freshet query`"
+        )));
+    }
     match tokio::time::timeout(TIME, answer(lake, sql)).await {
         Ok(answer) => answer,
         Err(_) => Err(Error::stopped(format!(
@@ -73,13 +86,23 @@ async fn answer(lake: &Lake, sql: &str) -> Result<Answer, Error> {
                 break 'reading;
             }
             let texts = batch.columns().iter().zip(&cells);
-            let texts = texts.map(|(column, cells)| (!column.is_null(row)).then(|| cells.value(row).to_string()));
+            let texts =
+                texts.map(|(column, cells)| (!column.is_null(row)).then(|| shown(cells.value(row).to_string())));
             let texts: Vec<Option<String>> = texts.collect();
             size += texts.iter().flatten().map(String::len).sum::<usize>();
             rows.push(texts);
         }
     }
     Ok(Answer { columns, rows, cut, elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) })
+}
+
+/// A cell's text, not longer than can be looked at.
+fn shown(mut text: String) -> String {
+    if text.len() > CELL {
+        text.truncate(text.floor_char_boundary(CELL));
+        text.push('…');
+    }
+    text
 }
 
 /// Questions that one has of every lake, and of the people.

@@ -335,20 +335,42 @@ fn drawn() -> (Status, Frame, String) {
         ..document::Lake::default()
     };
     let status = assemble("names", None, doings, Section::of(Ok(topic)), Section::of(Ok(lake)));
-    let view = View::new(sql::saved(&pipeline::datasets::load("names").unwrap()), api::version()).unwrap();
-    let none = std::collections::VecDeque::new();
-    let attempts = std::collections::VecDeque::new();
+    let frame = frame_of(&status);
+    let page = view().page("names", &frame).unwrap();
+    (status, frame, page)
+}
+
+fn view() -> View {
+    View::new(sql::saved(&pipeline::datasets::load("names").unwrap()), api::version()).unwrap()
+}
+
+fn frame_of(status: &Status) -> Frame {
+    let (lags, attempts) = Default::default();
     let history = live::History {
         now: status.at,
         running: false,
         producer: None,
         consumer: None,
-        lags: &none,
+        lags: &lags,
         attempts: &attempts,
     };
-    let frame = view.frame(&Frame::default(), &status, &history, &letters::Found::default());
-    let page = view.page("names", &frame).unwrap();
-    (status, frame, page)
+    view().frame(&Frame::default(), status, &history, &letters::Found::default())
+}
+
+#[test]
+fn where_no_event_source_can_be_asked_the_consumers_own_numbers_are_shown() {
+    let (mut status, _, _) = drawn();
+    let consumer = status.consumer.known.as_mut().unwrap();
+    consumer.source = None;
+    consumer.metrics.retain(|name, _| name == "RowsStored" || name == "RangesAdopted");
+    for name in ["DuplicatesDropped", "DeadLetters", "OffsetGaps", "DatasetMismatch", "CreateTimeBatches"] {
+        consumer.metrics.insert(name.to_owned(), 0);
+    }
+    let frame = frame_of(&status);
+    for (name, (_, html)) in &frame.parts {
+        assert!(!html.contains("cannot be drawn"), "{name}: {html}");
+    }
+    assert!(frame.parts["consumer"].1.contains("data-value=\"consumer.RowsStored\""));
 }
 
 #[test]

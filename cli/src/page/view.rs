@@ -25,7 +25,7 @@ const PARTS: [(&str, &str); 8] = [
     ("charts", include_str!("templates/charts.html")),
     ("dead-letters", include_str!("templates/dead_letters.html")),
 ];
-const PAGE: &str = include_str!("templates/page.html");
+pub const PAGE: &str = include_str!("templates/page.html");
 
 /// A query that can be chosen.
 #[derive(Debug, Clone, Serialize)]
@@ -81,10 +81,7 @@ impl View {
         let mut parts = BTreeMap::new();
         for (name, _) in PARTS {
             let drawn = self.templates.get_template(name).and_then(|template| template.render(&context));
-            let html = drawn.unwrap_or_else(|error| {
-                tracing::error!(%error, part = name, "A part of the page could not be drawn. This is a defect: please report it.");
-                String::new()
-            });
+            let html = drawn.unwrap_or_else(|error| defective(&error));
             let same = before.parts.get(name).filter(|(_, before)| **before == *html);
             parts.insert(name, same.cloned().unwrap_or_else(|| (number, html.into())));
         }
@@ -98,6 +95,19 @@ impl View {
         let context = context! { dataset, parts, saved => Serde(&self.saved), version => &*self.version };
         self.templates.get_template("page").and_then(|page| page.render(context)).map_err(defect)
     }
+}
+
+/// Who looks shall see it: there is no log.
+fn defective(error: &TemplateError) -> String {
+    let mut html = String::from("<p class=\"trouble\">This part cannot be drawn. It is a defect: please report it: ");
+    for character in format!("{error:#}").chars() {
+        match character {
+            '<' => html.push_str("&lt;"),
+            '&' => html.push_str("&amp;"),
+            other => html.push(other),
+        }
+    }
+    html + "</p>"
 }
 
 fn defect(error: TemplateError) -> Error {

@@ -19,7 +19,7 @@ use super::{
     consumer::{Consumer, Ownership},
     event::Envelope,
     partial,
-    stats::{Beginning, Recorder},
+    stats::{Beginning, Recorder, short},
 };
 use crate::runtime::InvokeError;
 
@@ -192,7 +192,7 @@ impl Delivery {
         let mut stats = self.stats.lock();
         stats.failures += 1;
         stats.failures_in_a_row += 1;
-        stats.last_error = Some(error.to_owned());
+        stats.last_error = Some(short(error));
     }
 
     async fn give_up_on_old(&mut self, piece: &mut Piece) -> Result<(), Abandoned> {

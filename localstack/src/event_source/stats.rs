@@ -123,6 +123,11 @@ impl Recorder {
     }
 }
 
+/// An error as it is remembered.
+pub(super) fn short(error: &str) -> String {
+    error.chars().take(ERROR_CHARACTERS).collect()
+}
+
 pub(super) struct InFlight<'a> {
     recorder: &'a Recorder,
     id: u64,
@@ -133,7 +138,7 @@ pub(super) struct InFlight<'a> {
 impl InFlight<'_> {
     /// The attempt is over.
     pub(super) fn end(mut self, error: Option<&str>) {
-        self.error = error.map(|error| error.chars().take(ERROR_CHARACTERS).collect());
+        self.error = error.map(short);
     }
 }
 

@@ -42,11 +42,12 @@ function change(old, wanted) {
   if (old.dataset.raw !== undefined && old.dataset.raw !== wanted.dataset.raw && !calm.matches) {
     old.animate([{ color: "var(--accent)" }, {}], 900);
   }
+  const ours = ["open", "aria-busy"]; // set here, not by the server
   for (const { name } of [...old.attributes]) {
-    if (!wanted.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+    if (!wanted.hasAttribute(name) && !ours.includes(name)) old.removeAttribute(name);
   }
   for (const { name, value } of wanted.attributes) {
-    if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
+    if (old.getAttribute(name) !== value && !ours.includes(name)) old.setAttribute(name, value);
   }
   become(old, wanted);
 }
@@ -88,6 +89,7 @@ function disconnected() {
 
 let tried = Date.now();
 setInterval(() => {
+  if (document.hidden) return;
   const now = Date.now();
   if (now - heard > SILENCE_MS) disconnected();
   // The browser tries again by itself, but not after every kind of end.
@@ -96,6 +98,13 @@ setInterval(() => {
     connect();
   }
 }, 500);
+
+// Nobody looks at a tab that lies behind others.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return events.close();
+  heard = tried = Date.now();
+  connect();
+});
 
 // The answer, or an error whose message says what to do.
 async function ask(path, body) {
