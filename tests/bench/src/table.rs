@@ -34,7 +34,7 @@ pub fn print() -> Result<(), Failure> {
         let peak: f64 = again(&[], &["once", name, &file, "3"])?.trim().parse()?;
         let bytes = figures["contenders"].as_array().into_iter().flatten().find(|figure| figure["name"] == name);
         let bytes = bytes.and_then(|figure| figure["bytes"].as_u64()).unwrap_or_default();
-        // That of naive Rust for gzip does not end in ten minutes under callgrind.
+        // That of naive Rust for gzip takes more than seven minutes under callgrind.
         let counted = valgrind && name != NAMES[5];
         let instructions = if counted { instructions(name, &file)? } else { "-".to_owned() };
         println!(
