@@ -345,6 +345,10 @@ fn view() -> View {
 }
 
 fn frame_of(status: &Status) -> Frame {
+    frame_after(&Frame::default(), status)
+}
+
+fn frame_after(before: &Frame, status: &Status) -> Frame {
     let (lags, attempts) = Default::default();
     let history = live::History {
         now: status.at,
@@ -354,7 +358,7 @@ fn frame_of(status: &Status) -> Frame {
         lags: &lags,
         attempts: &attempts,
     };
-    view().frame(&Frame::default(), status, &history, &letters::Found::default())
+    view().frame(before, status, &history, &letters::Found::default())
 }
 
 #[test]
@@ -483,19 +487,9 @@ fn the_document_reads_back_as_it_was_written() {
 #[test]
 fn parts_that_are_as_before_are_not_sent_again() {
     let (status, frame, _) = drawn();
-    let view = View::new(Vec::new(), String::new()).unwrap();
-    let (lags, attempts) = Default::default();
-    let history = live::History {
-        now: status.at,
-        running: false,
-        producer: None,
-        consumer: None,
-        lags: &lags,
-        attempts: &attempts,
-    };
     let mut later = status.clone();
     later.lake.known.as_mut().unwrap().rows += 1;
-    let next = view.frame(&frame, &later, &history, &letters::Found::default());
+    let next = frame_after(&frame, &later);
     let changed: Vec<&str> = next.parts.iter().filter(|(_, (number, _))| *number == 2).map(|(name, _)| *name).collect();
     assert_eq!(changed, ["lake"]);
 }
