@@ -200,8 +200,8 @@ async fn run_schedule(stack: &Arc<Stack>, args: &DemoArgs, out: &mut dyn Write) 
     if args.page {
         // Before the first run: the page sums up from here on.
         let schedule = Arc::new(Schedule::start(EVERY, stack.producer.clone()));
-        let source = Arc::new(OfDemo::new(stack.clone(), schedule, EVERY, &args.folder).await);
-        let server = page::serve(args.listen, &[], &stack.dataset, source).await?;
+        let source = OfDemo::new(stack.clone(), schedule, EVERY, open(stack).await, &args.folder);
+        let server = page::serve(args.listen, &[], &stack.dataset, Arc::new(source)).await?;
         writeln!(out, "The page is at {}    Ctrl-C ends everything.", page::url(&server))?;
         out.flush()?;
         return std::future::pending().await;

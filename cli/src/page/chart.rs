@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use super::live::History;
 use crate::status::metrics::{CHARTED, Line, Metrics};
 use crate::text::count;
 
@@ -13,6 +12,17 @@ const STEPS: usize = (CHARTED / STEP_MS) as usize;
 /// The drawing's own units; it is stretched to where it stands.
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 56.0;
+
+/// What the charts are drawn from.
+pub struct History<'a> {
+    pub now: i64,
+    /// A run is alive, whose records the producer's log does not have yet.
+    pub running: bool,
+    pub producer: Option<&'a Metrics>,
+    pub consumer: Option<&'a Metrics>,
+    pub lags: &'a VecDeque<(i64, i64)>,
+    pub attempts: &'a VecDeque<(i64, u64)>,
+}
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Chart {

@@ -8,6 +8,7 @@ use pipeline::telemetry::now_ms;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::chart::History;
 use super::letters::{Found, Letters, SHOWN};
 use super::view::{Frame, View};
 use crate::Error;
@@ -40,17 +41,6 @@ struct Parts {
     /// Ended attempts by their end: milliseconds since 1970, and how long each took.
     attempts: VecDeque<(i64, u64)>,
     newest_attempt: u64,
-}
-
-/// What the charts are drawn from.
-pub struct History<'a> {
-    pub now: i64,
-    /// A run is alive, whose records the producer's log does not have yet.
-    pub running: bool,
-    pub producer: Option<&'a Metrics>,
-    pub consumer: Option<&'a Metrics>,
-    pub lags: &'a VecDeque<(i64, i64)>,
-    pub attempts: &'a VecDeque<(i64, u64)>,
 }
 
 pub struct Live {

@@ -11,11 +11,11 @@ use localstack::schedule::Schedule as Ticks;
 use localstack::stack::Stack;
 use tokio::sync::Mutex;
 
-use crate::Error;
 use crate::event_source::SourceStatus;
 use crate::status::document::{Function, Functions, Run, Schedule};
 use crate::status::metrics::Metrics;
 use crate::status::source::{Pipeline, Role, Source};
+use crate::{Error, Lake};
 
 /// The most that one look reads of a log, so that a long one is not held in memory at once.
 const READ: u64 = 16 << 20;
@@ -33,8 +33,7 @@ pub struct OfDemo {
 
 impl OfDemo {
     /// `every` is the schedule's interval, `folder` where the logs are.
-    pub async fn new(stack: Arc<Stack>, schedule: Arc<Ticks>, every: Duration, folder: &Path) -> OfDemo {
-        let lake = crate::demo::open(&stack).await;
+    pub fn new(stack: Arc<Stack>, schedule: Arc<Ticks>, every: Duration, lake: Lake, folder: &Path) -> OfDemo {
         let pipeline = Arc::new(Pipeline { lake, polled: stack.event_source.config() });
         OfDemo {
             stack,

@@ -350,7 +350,7 @@ fn frame_of(status: &Status) -> Frame {
 
 fn frame_after(before: &Frame, status: &Status) -> Frame {
     let (lags, attempts) = Default::default();
-    let history = live::History {
+    let history = chart::History {
         now: status.at,
         running: false,
         producer: None,
@@ -426,7 +426,7 @@ fn each_part_that_knows_nothing_says_why() {
     let status = assemble("names", None, Doings::unknown(reason), Section::unknown(reason), Section::unknown(reason));
     let view = View::new(Vec::new(), String::new()).unwrap();
     let (lags, attempts) = Default::default();
-    let history = live::History {
+    let history = chart::History {
         now: status.at,
         running: false,
         producer: None,

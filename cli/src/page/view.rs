@@ -7,10 +7,9 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error as TemplateError, State, UndefinedBehavior, context};
 use serde::Serialize;
 
-use super::chart::charts;
+use super::chart::{History, charts};
 use super::format;
 use super::letters::Found;
-use super::live::History;
 use crate::status::document::Status;
 use crate::{Error, text};
 
