@@ -52,7 +52,7 @@ LOCAL := local-up local-down local-status local-logs local-query local-verify lo
 local-up: ## Start the stack in Docker: LocalStack, Redpanda and its console, event source, page; wait for the first rows
 local-down: ## End it; the topic is kept
 local-status: ## What is healthy, last run, records, lag, objects, freshness; the page has more
-local-logs: ## Follow the logs (SERVICE=event-source, provision, …; SERVICE=producer or consumer: a function's)
+local-logs: ## Follow the logs (SERVICE=event-source, provision, …); SERVICE=producer or consumer: that function's of the last hour
 local-query: ## SQL over its lake (SQL='SELECT …')
 local-verify: ## Prove that its lake holds each offset exactly once
 local-invoke: ## Run its producer now

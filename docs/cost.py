@@ -195,7 +195,7 @@ S3's PUTs are nine tenths of it: two a partition and event. Fewer partitions, or
 Kafka and storage are the same for all, and left out; so is what Firehose pays for private connectivity to the cluster. One Connect worker is taken to write {CONNECT_MB_S} MB/s, which nobody measured here.
 
 - On demand the pollers are free, but what they hand to Lambda, {BASE64:.2f} bytes a byte of JSON, leaves the cluster's network through its NAT gateway or endpoint. AWS does not say what of it is billed: all is assumed, which is the dearest reading. From about {turn:.1f} MB/s on
-  `provisioned_pollers`, which need neither, are cheaper than the gateway, from {endpoint_turn:.1f} MB/s on than endpoints. The NAT gateway is there for the producer anyway.
+  `provisioned_pollers`, which need neither, are cheaper than what goes through the gateway (its hours not counted: it is there for the producer anyway), from {endpoint_turn:.1f} MB/s on than endpoints.
 - Beside a Kafka that is there anyway, Firehose is the cheapest at 0.1 MB/s, and from 1 MB/s on always-on workers are, for whoever runs them; freshet with pollers or endpoints comes next. What a dollar buys differs: Firehose delivers at least once, and
   Connect's S3 sink stores each record once only where its partitioner is deterministic.
 - Firehose counts a record that is put directly as 5 KB at least: one of ours, {MEASURED_JSON / MEASURED_RECORDS:.0f} bytes, costs {5_000 * MEASURED_RECORDS / MEASURED_JSON:.0f} times the line above unless the sender packs several into one.

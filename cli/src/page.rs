@@ -45,7 +45,7 @@ pub struct PageArgs {
     /// Another name by which it is reached, besides localhost; may be given several times
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
-    /// What `terraform output -json` prints
+    /// What `terraform output -json` prints. Waited for, and followed when it changes
     #[arg(long, value_name = "OUTPUTS.json", env = "FRESHET_OUTPUTS")]
     outputs: PathBuf,
     /// The file that `freshet event-source --status-file` writes; without it the event source is not asked
@@ -58,6 +58,9 @@ pub async fn run(lake: &LakeArgs, args: &PageArgs, out: &mut dyn Write) -> Resul
     let dataset = lake.dataset()?;
     let server = serve(args.listen, &args.hosts, &dataset, Arc::new(deployed)).await?;
     writeln!(out, "The page is at {}", url(&server))?;
+    if !args.outputs.exists() {
+        writeln!(out, "Waiting for {}: it is written when the stack is provisioned.", args.outputs.display())?;
+    }
     out.flush()?;
     until_stopped().await?;
     server.stop().await;

@@ -15,10 +15,10 @@ EVENT_OURS, EVENT_JSON, EVENT_BEST = "freshet, Parquet zstd", "Python handler: j
 
 HEAD = """# Benchmarks
 
-`make bench-peers` measures all of this in one run and writes this file; nothing in it is written by hand.
+`make bench-peers` measures all of this in one run and writes this file.
 
 ```sh
-make bench-peers                    # 2,000,000 records, about a quarter of an hour when all is built
+make bench-peers                    # 2,000,000 records, about twenty minutes when all is built
 make bench-peers RECORDS=200000     # a shorter run
 ```
 
@@ -95,7 +95,7 @@ def event_table(event) -> str:
     lines = [
         "## One Lambda event",
         "",
-        f"The same payload of {event['payload']:,} bytes ({event['records']:,} records, one partition) for all, each in a process of its own that is warm, with nothing uploaded. "
+        f"The same payload of {event['payload']:,} bytes ({event['records']:,} records, one partition) for all, each in a process of its own that is warm, with nothing uploaded (as much as an event may hold by size; on AWS the mapping stops at 10,000 records). "
         f"They take turns of {len(next(iter(event['rows'].values()))['times'][0])} events, one after the other, as a function does with a backlog; the first finds the processor's caches full of another "
         "process's data, which costs whoever is quick the larger part. What came out was compared, value by value.",
         "",

@@ -59,6 +59,9 @@ pub fn router(live: Arc<Live>, hosts: Hosts) -> Router {
         .fallback(|| async {
             refused(StatusCode::NOT_FOUND, "there is no such page: docs/PAGE.md has those that there are")
         })
+        .method_not_allowed_fallback(|| async {
+            refused(StatusCode::METHOD_NOT_ALLOWED, "that request has another method: docs/PAGE.md has it in a table")
+        })
         .layer(DefaultBodyLimit::max(BODY))
         .layer(middleware::from_fn_with_state(hosts, guard))
         .with_state(page)

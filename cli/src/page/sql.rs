@@ -86,8 +86,9 @@ async fn answer(lake: &Lake, sql: &str) -> Result<Answer, Error> {
                 break 'reading;
             }
             let texts = batch.columns().iter().zip(&cells);
-            let texts =
-                texts.map(|(column, cells)| (!column.is_null(row)).then(|| shown(cells.value(row).to_string())));
+            let texts = texts.map(|(column, cells)| {
+                (!column.is_null(row) && !column.data_type().is_null()).then(|| shown(cells.value(row).to_string()))
+            });
             let texts: Vec<Option<String>> = texts.collect();
             size += texts.iter().flatten().map(String::len).sum::<usize>();
             rows.push(texts);

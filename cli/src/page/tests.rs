@@ -193,8 +193,9 @@ async fn queries_only_read_and_their_answers_are_bounded() {
         let request = client.post(format!("{}/api/query", server.url())).header("content-type", "application/json");
         request.body(json!({"sql": sql}).to_string()).send().await.unwrap()
     };
-    let answer = json(query("SELECT 1 AS one, CAST(NULL AS VARCHAR) AS nothing, 'a<b' AS text").await).await;
-    assert_eq!(answer["rows"], json!([["1", null, "a<b"]]));
+    let answer =
+        json(query("SELECT 1 AS one, CAST(NULL AS VARCHAR) AS nothing, 'a<b' AS text, NULL AS untyped").await).await;
+    assert_eq!(answer["rows"], json!([["1", null, "a<b", null]]));
     assert_eq!(answer["columns"][0], json!({"name": "one", "type": "Int64", "numeric": true}));
     assert_eq!(answer["cut"], false);
     for sql in [
@@ -233,6 +234,8 @@ async fn queries_only_read_and_their_answers_are_bounded() {
     assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
     let nowhere = client.get(format!("{}/api/elsewhere", server.url())).send().await.unwrap();
     assert_eq!((nowhere.status(), json(nowhere).await["error"].is_string()), (StatusCode::NOT_FOUND, true));
+    let read = client.get(&url).send().await.unwrap();
+    assert_eq!((read.status(), json(read).await["error"].is_string()), (StatusCode::METHOD_NOT_ALLOWED, true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
