@@ -427,17 +427,7 @@ fn each_number_on_the_page_is_the_documents_at_the_path_beside_it() {
 fn each_part_that_knows_nothing_says_why() {
     let reason = "it has gone <away>";
     let status = assemble("names", None, Doings::unknown(reason), Section::unknown(reason), Section::unknown(reason));
-    let view = View::new(Vec::new(), String::new()).unwrap();
-    let (lags, attempts) = Default::default();
-    let history = chart::History {
-        now: status.at,
-        running: false,
-        producer: None,
-        consumer: None,
-        lags: &lags,
-        attempts: &attempts,
-    };
-    let frame = view.frame(&Frame::default(), &status, &history, &letters::Found::default());
+    let frame = frame_of(&status);
     for part in ["schedule", "producer", "topic", "consumer", "lake"] {
         let html = &frame.parts[part].1;
         assert!(html.contains("it has gone &lt;away&gt;") && !html.contains("data-raw"), "{part}: {html}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minijinja::value::{Serde, Value};
-use minijinja::{Environment, Error as TemplateError, State, UndefinedBehavior, context};
+use minijinja::{Environment, Error as TemplateError, HtmlEscape, State, UndefinedBehavior, context};
 use serde::Serialize;
 
 use super::chart::{History, charts};
@@ -98,15 +98,9 @@ impl View {
 
 /// Who looks shall see it: there is no log.
 fn defective(error: &TemplateError) -> String {
-    let mut html = String::from("<p class=\"trouble\">This part cannot be drawn. It is a defect: please report it: ");
-    for character in format!("{error:#}").chars() {
-        match character {
-            '<' => html.push_str("&lt;"),
-            '&' => html.push_str("&amp;"),
-            other => html.push(other),
-        }
-    }
-    html + "</p>"
+    let reason = format!("{error:#}");
+    let reason = HtmlEscape(&reason);
+    format!("<p class=\"trouble\">This part cannot be drawn. It is a defect: please report it: {reason}</p>")
 }
 
 fn defect(error: TemplateError) -> Error {

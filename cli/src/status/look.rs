@@ -24,8 +24,6 @@ use crate::{Error, text};
 const STUCK: u64 = 3;
 const DIRECTORIES: usize = 48;
 const FILES: usize = 5;
-/// How much of an error is shown: a function may answer with megabytes.
-const ERROR_CHARACTERS: usize = 500;
 
 /// What functions, schedule, logs and event source say.
 #[derive(Debug, Clone)]
@@ -218,9 +216,8 @@ fn consumer_of(pipeline: &Pipeline, metrics: Metrics, status: Option<SourceStatu
     let consumer_group_id = pipeline.polled.consumer_group_id.clone();
     let mut consumer = Consumer { consumer_group_id, source: None, since: metrics.since, metrics: metrics.sums };
     let Some(SourceStatus { stats, .. }) = status else { return (consumer, None) };
-    let last_error = stats.last_error.map(|error| error.chars().take(ERROR_CHARACTERS).collect::<String>());
     let unassigned = stats.assigned.values().all(Vec::is_empty).then(|| {
-        let reason = last_error.as_deref().unwrap_or("it has just started");
+        let reason = stats.last_error.as_deref().unwrap_or("it has just started");
         format!("no partition is assigned to it yet: {reason}")
     });
     consumer.source = Some(Polling {
@@ -233,7 +230,7 @@ fn consumer_of(pipeline: &Pipeline, metrics: Metrics, status: Option<SourceStatu
         given_up: stats.given_up,
         abandoned: stats.abandoned,
         in_flight: stats.in_flight as u64,
-        last_error,
+        last_error: stats.last_error,
         attempts: stats.attempts.into_iter().rev().collect(),
     });
     (consumer, unassigned)
