@@ -77,9 +77,17 @@ impl Demo {
         processes.len()
     }
 
-    /// Waits until all that is on the topic is in the lake, and nothing more comes: the producer is halted before.
+    /// Waits until rows have reached the lake, halts the producer, so that nothing more comes, and waits until all that is on the topic is
+    /// in the lake. `signal("producer", "-CONT")` lets it go on.
     pub async fn at_rest(&self) -> Value {
         let deadline = Instant::now() + Duration::from_secs(60);
+        // A producer that is halted before it has published, or before it has started, leaves an empty topic, or none that rests.
+        while self.status().await["lake"]["rows"].as_u64().unwrap_or_default() == 0
+            || self.signal("producer", "-STOP") == 0
+        {
+            assert!(Instant::now() < deadline, "no rows have reached the lake");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         loop {
             let report = self.verify().await;
             let partitions = report["partitions"].as_array().unwrap();

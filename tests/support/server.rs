@@ -2,8 +2,11 @@
 //! or when the test itself is killed.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// A program that is started where the machine compiles meanwhile may take its time.
@@ -12,6 +15,8 @@ const PROBE: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(5);
 /// How often another port is tried, when someone took the one that was free a moment before.
 const ATTEMPTS: usize = 3;
+/// Linux gives connections ports from 32768 on, others from 49152 on.
+const PORTS: Range<u16> = 20_000..32_768;
 /// The end of stdin, which comes also when the test is killed, is the end of the whole process group. What follows it is the program.
 const GUARD: &str = r#"exec 3<&0 </dev/null; (cat <&3 >/dev/null; kill -KILL 0) & exec "$@" 3<&-"#;
 
@@ -120,9 +125,16 @@ fn last_words(log: &Path) -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
-/// Nobody listened on it a moment ago.
+/// Nobody listened on it a moment ago, and nobody else in this process gets it. It lies below the ports that systems give to connections:
+/// one of those could otherwise hold it when the server binds it, or binds it again after its end.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    loop {
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The repository's folder.
