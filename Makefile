@@ -86,7 +86,7 @@ lint: toolchain perl ## Formatting, clippy with warnings denied, unused dependen
 	$(CARGO) fmt --manifest-path localstack/broker/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(MAKE) unused
-	@if command -v python3 >/dev/null; then docs/cost.py --check; else echo 'docs/COST.md is not checked: python3 is missing' >&2; fi
+	@if command -v python3 >/dev/null; then docs/cost.py --check; else echo 'docs/COST.md and SCALE.md are not checked: python3 is missing' >&2; fi
 
 # cargo-machete reads the sources; it is installed into target/ and needs no compiler plug-in.
 MACHETE := target/tools/bin/cargo-machete
@@ -189,7 +189,7 @@ bench-growth: bench-hosted ## What an event costs by its partitions and by the s
 	target/release/bench growth
 
 .PHONY: cost
-cost: ## Compute docs/COST.md: dollars a GB, beside others
+cost: ## Compute docs/COST.md and what docs/SCALE.md derives: dollars a GB, beside others; objects, limits
 	docs/cost.py
 
 .PHONY: bench-peers

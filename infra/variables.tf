@@ -434,7 +434,7 @@ variable "batching_window_seconds" {
 }
 
 variable "provisioned_pollers" {
-  description = "Pollers of provisioned mode, about $135 a month each. Null: on demand, without cost."
+  description = "Pollers of provisioned mode: about $135 a month for each event poller unit, which is up to 20 MB/s by up to ten pollers (four at their full 5 MB/s). Null: on demand, without cost."
   type        = object({ minimum = number, maximum = number })
   default     = null
   validation {
