@@ -18,8 +18,8 @@ HEAD = """# Benchmarks
 `make bench-peers` measures all of this in one run and writes this file.
 
 ```sh
-make bench-peers                    # 2,000,000 records, about twenty minutes when all is built
-make bench-peers RECORDS=200000     # a shorter run
+make bench-peers                             # 2,000,000 records, three rounds, half an hour when all is built
+ROUNDS=1 make bench-peers RECORDS=200000     # a shorter run
 ```
 
 Rust, a JDK (17 or later), Maven, Go and Python 3.10 or later must be there; all else is fetched once, from crates.io, Maven Central, the Go module proxy and PyPI.
@@ -64,7 +64,7 @@ def document(records, json_bytes, rounds, tables, event, others, skipped, minute
     megabytes = json_bytes / 1e6
     parts = [
         HEAD,
-        machine(minutes),
+        machine(records, rounds, minutes),
         WAY.format(records=records, size=json_bytes / records, megabytes=megabytes, rounds=rounds),
         "### Parquet, zstd level 1\n\n" + way_table(tables["parquet"], megabytes),
     ]
@@ -137,7 +137,7 @@ def goals(way, event) -> str:
     return "\n".join(lines) + "\n"
 
 
-def machine(minutes) -> str:
+def machine(records, rounds, minutes) -> str:
     def said(*command) -> str:
         try:
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -152,6 +152,7 @@ def machine(minutes) -> str:
     packages = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ["confluent-kafka", "pyarrow", "orjson", "boto3"])
     lines = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()) + f", {minutes:.0f} minutes",
+        "command": f"`ROUNDS={rounds} make bench-peers RECORDS={records}`",
         "commit": said("git", "describe", "--always", "--dirty"),
         "processor": f"{first('/proc/cpuinfo', 'model name')}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{int(first('/proc/meminfo', 'MemTotal').split()[0]) / 1e6:.0f} GB",
