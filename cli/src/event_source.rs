@@ -163,7 +163,7 @@ fn unless_changed(text: String, path: PathBuf, invoker: Invoker) -> Invoker {
 }
 
 /// librdkafka's TLS and SASL settings by `KAFKA_*`.
-pub(crate) async fn sign_in(bootstrap_servers: &str, sdk: &SdkConfig) -> Result<Vec<(String, String)>, Error> {
+async fn sign_in(bootstrap_servers: &str, sdk: &SdkConfig) -> Result<Vec<(String, String)>, Error> {
     let config = kafka::connect(bootstrap_servers, sdk).await?.client_config();
     let properties = config.config_map().into_iter();
     let properties = properties.filter(|(name, _)| ["security.", "sasl.", "ssl."].iter().any(|p| name.starts_with(p)));

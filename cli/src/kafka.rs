@@ -1,11 +1,13 @@
-//! What the topic holds: the first and the next offset of each partition.
+//! What the topic holds: the first and the next offset of each partition, and how far a consumer group is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use localstack::event_source::{Lag, lag_by};
 use pipeline::config::Env;
 use pipeline::kafka::{KafkaConfig, KafkaContext, KafkaSettings};
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -46,10 +48,26 @@ pub async fn watermarks(config: &KafkaConfig, topic: &str) -> Result<BTreeMap<i3
     )))
 }
 
+/// How far a consumer group is in each partition of a topic; nobody joins it.
+pub async fn lag(config: &KafkaConfig, topic: &str, group: &str) -> Result<BTreeMap<i32, Lag>, String> {
+    let (config, topic, group) = (config.clone(), topic.to_owned(), group.to_owned());
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut client = config.client_config();
+        client.set("group.id", group);
+        lag_by(&signed_in(&config, &client)?, &topic).map_err(|e| e.to_string())
+    });
+    asked.await.unwrap_or_else(|panic| Err(panic.to_string()))
+}
+
+fn signed_in(config: &KafkaConfig, client: &ClientConfig) -> Result<BaseConsumer<KafkaContext>, String> {
+    let client = client.create_with_context::<KafkaContext, BaseConsumer<_>>(config.context());
+    let client = client.map_err(|e| e.to_string())?;
+    config.sign_in(client.client()).map_err(|e| e.to_string())?;
+    Ok(client)
+}
+
 fn ask(config: &KafkaConfig, topic: &str) -> Result<BTreeMap<i32, Watermarks>, String> {
-    let client = config.client_config().create_with_context::<KafkaContext, BaseConsumer<_>>(config.context());
-    let consumer = client.map_err(|e| e.to_string())?;
-    config.sign_in(consumer.client()).map_err(|e| e.to_string())?;
+    let consumer = signed_in(config, &config.client_config())?;
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(|e| e.to_string())?;
     let mut found = BTreeMap::new();
     for answer in metadata.topics() {

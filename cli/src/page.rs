@@ -86,7 +86,9 @@ pub fn is_free(listen: SocketAddr) -> Result<(), Error> {
 }
 
 fn taken(listen: SocketAddr, error: &std::io::Error) -> Error {
-    Error::stopped(format!("cannot listen on {listen}: {error}. Give another address with --listen 127.0.0.1:PORT"))
+    Error::stopped(format!(
+        "cannot listen on {listen}: {error}. Give another address with --listen 127.0.0.1:PORT (make demo: PAGE_PORT=8090)"
+    ))
 }
 
 /// For a browser on this machine.

@@ -32,7 +32,7 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use self::{
     config::{ConfigError, EventSourceConfig, EventSourceKind, OnFailure, OnFailureCall, StartingPosition},
     failure::{Condition, GivenUp},
-    lag::{Lag, lag},
+    lag::{Lag, lag, lag_by},
     lambda_api::{LambdaFunction, LambdaFunctionError, TIME_LIMIT},
     mapping::{Mapping, MappingError},
     stats::{Attempt, AttemptOutcome, EventSourceStats},

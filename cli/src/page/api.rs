@@ -22,9 +22,9 @@ use super::guard::{Hosts, guard};
 use super::letters::{Found, MOST};
 use super::live::{Live, Viewer};
 use super::sql::{self, Answer};
+use crate::Error;
 use crate::status::document::Status;
 use crate::verify::{Report, VerifyOptions, verify};
-use crate::{Error, kafka};
 
 const STYLE: &str = include_str!("templates/page.css");
 const SCRIPT: &str = include_str!("templates/page.js");
@@ -111,9 +111,7 @@ async fn events(State(page): App) -> Sse<impl Stream<Item = Result<Event, Infall
     let version = page.live.view().version.clone();
     let updates =
         stream::unfold((viewer, version, 0), |(mut viewer, version, seen): (Viewer, String, u64)| async move {
-            // The sender is held by the viewer.
-            viewer.frames.changed().await.ok()?;
-            let frame = viewer.frames.borrow_and_update().clone();
+            let frame = viewer.next().await?;
             let new = frame.parts.iter().filter(|(_, (number, _))| *number > seen);
             let update = Update { version: &version, parts: new.map(|(name, (_, html))| (*name, &**html)).collect() };
             // Texts always serialise.
@@ -149,7 +147,7 @@ async fn verify_now(State(page): App) -> Result<Json<Report>, Response> {
     };
     let verified = async {
         let pipeline = page.live.looker.source.pipeline().await?;
-        let kafka = kafka::connect(&pipeline.polled.bootstrap_servers, &pipeline.lake.sdk).await?;
+        let kafka = page.live.looker.source.kafka().await?;
         verify(&pipeline.lake, &VerifyOptions { deep: true, kafka: Some(kafka), ..VerifyOptions::default() }).await
     };
     verified.await.map(Json).map_err(IntoResponse::into_response)

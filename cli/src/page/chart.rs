@@ -63,12 +63,13 @@ pub fn charts(history: &History<'_>) -> Vec<Chart> {
     let lines = |metrics: &Metrics| metrics.recent.iter().filter_map(freshness).collect::<Vec<_>>();
     let freshness = highest(now, history.consumer.map(lines).unwrap_or_default());
     let lag = highest(now, pairs(history.lags));
+    let lag_now = history.lags.back().map(|(_, lag)| *lag as f64);
     let invocations = highest(now, pairs(history.attempts));
     vec![
-        chart("records", "Records per second", rate, vec![("in", published), ("out", stored)]),
-        chart("freshness", "Freshness", milliseconds, vec![("age when stored", freshness)]),
-        chart("lag", "Lag", records, vec![("records", lag)]),
-        chart("invocations", "Invocation time", milliseconds, vec![("longest", invocations)]),
+        chart("records", "Records per second", rate, vec![("in", published, None), ("out", stored, None)]),
+        chart("freshness", "Freshness", milliseconds, vec![("age when stored", freshness, None)]),
+        chart("lag", "Lag", records, vec![("records", lag, lag_now)]),
+        chart("invocations", "Invocation time", milliseconds, vec![("longest", invocations, None)]),
     ]
 }
 
@@ -117,9 +118,14 @@ fn highest(now: i64, values: Vec<(i64, f64)>) -> Steps {
     steps
 }
 
-fn chart(id: &'static str, title: &'static str, say: fn(f64) -> String, series: Vec<(&'static str, Steps)>) -> Chart {
-    let top = series.iter().flat_map(|(_, steps)| steps.iter().flatten()).copied().fold(0.0, f64::max);
-    let drawn: Vec<Series> = series.iter().map(|(name, steps)| draw(name, steps, top, say)).collect();
+/// Of each series its name, its steps, and its newest value, unless that is the last step's.
+type Named = (&'static str, Steps, Option<f64>);
+
+fn chart(id: &'static str, title: &'static str, say: fn(f64) -> String, series: Vec<Named>) -> Chart {
+    let top = series.iter().flat_map(|(_, steps, _)| steps.iter().flatten()).copied().fold(0.0, f64::max);
+    let newest = |steps: &Steps| steps.iter().rev().flatten().next().copied();
+    let drawn = series.iter().map(|(name, steps, now)| draw(name, steps, top, now.or_else(|| newest(steps)).map(say)));
+    let drawn: Vec<Series> = drawn.collect();
     let values: Vec<String> = drawn.iter().map(|series| format!("{} {}", series.name, series.now)).collect();
     let minutes = count((CHARTED / 60_000).unsigned_abs(), "minute");
     let text = match top > 0.0 {
@@ -129,7 +135,7 @@ fn chart(id: &'static str, title: &'static str, say: fn(f64) -> String, series: 
     Chart { id, title, highest: say(top), series: drawn, text }
 }
 
-fn draw(name: &'static str, steps: &[Option<f64>], top: f64, say: fn(f64) -> String) -> Series {
+fn draw(name: &'static str, steps: &[Option<f64>], top: f64, now: Option<String>) -> Series {
     let scale = if top > 0.0 { (HEIGHT - 2.0) / top } else { 0.0 };
     let points: Vec<(f64, f64)> = steps
         .iter()
@@ -139,12 +145,16 @@ fn draw(name: &'static str, steps: &[Option<f64>], top: f64, say: fn(f64) -> Str
             Some((x, HEIGHT - 1.0 - (*value)? * scale))
         })
         .collect();
-    let now = steps.iter().rev().flatten().next().map_or_else(|| "–".to_owned(), |value| say(*value));
-    let line: String = points
+    let now = now.unwrap_or_else(|| "–".to_owned());
+    let mut line: String = points
         .iter()
         .enumerate()
         .map(|(i, (x, y))| format!("{}{x:.1} {y:.1}", if i == 0 { 'M' } else { 'L' }))
         .collect();
+    if points.len() == 1 {
+        // A path of one point is drawn where it is closed.
+        line.push('Z');
+    }
     let area = match (points.first(), points.last()) {
         (Some((first, _)), Some((last, _))) => format!("{line}L{last:.1} {HEIGHT:.0}L{first:.1} {HEIGHT:.0}Z"),
         _ => String::new(),
@@ -186,8 +196,26 @@ mod tests {
 
     #[test]
     fn a_chart_without_values_says_so() {
-        let chart = chart("lag", "Lag", records, vec![("records", vec![None; STEPS])]);
+        let chart = chart("lag", "Lag", records, vec![("records", vec![None; STEPS], None)]);
         assert_eq!(chart.text, "Lag in the last 15 minutes: nothing yet");
         assert_eq!((chart.series[0].line.as_str(), chart.series[0].now.as_str()), ("", "–"));
+    }
+    #[test]
+    fn the_lag_of_now_is_the_last_one_and_one_value_is_drawn_too() {
+        let lags = VecDeque::from([(9_999_000, 50), (10_000_000, 3)]);
+        let attempts = VecDeque::new();
+        let history = History {
+            now: 10_000_000,
+            running: false,
+            producer: None,
+            consumer: None,
+            lags: &lags,
+            attempts: &attempts,
+        };
+        let lag = charts(&history).remove(2);
+        assert_eq!(
+            (lag.series[0].now.as_str(), lag.highest.as_str(), lag.series[0].line.as_str()),
+            ("3", "50", "M300.0 1.0Z")
+        );
     }
 }

@@ -23,16 +23,19 @@ pub struct Hosts(Arc<[String]>);
 
 impl Hosts {
     pub fn new(more: &[String]) -> Hosts {
-        let own = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
-        Hosts(own.into_iter().chain(more.iter().map(|host| host.to_ascii_lowercase())).collect())
+        let own = ["localhost", "127.0.0.1", "[::1]"];
+        Hosts(own.into_iter().chain(more.iter().map(|host| without_port(host))).map(str::to_owned).collect())
     }
 
     fn allows(&self, host: &str) -> bool {
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-            _ => host,
-        };
-        self.0.iter().any(|known| known.eq_ignore_ascii_case(name))
+        self.0.iter().any(|known| known.eq_ignore_ascii_case(without_port(host)))
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the page shows, kept up to date while somebody looks, and only then: one sampler for all viewers.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pipeline::telemetry::now_ms;
@@ -20,27 +20,58 @@ use crate::status::metrics::{CHARTED, Metrics};
 const EVERY: Duration = Duration::from_secs(1);
 /// How often the lake is listed.
 const LAKE_EVERY: Duration = Duration::from_secs(4);
-/// Who is asked again and has not answered by then is said to be silent.
+/// Who is asked again and takes so much longer than before is said to be silent.
 const STALE: Duration = Duration::from_secs(30);
+/// Who has not asked for so long looks no more. Viewers ask once a second, also one that is connected, as long as it reads.
+pub const GONE: Duration = Duration::from_secs(5);
 /// Who asks once waits for all parts, but not for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The first picture comes with what there is by then.
 const FIRST: Duration = Duration::from_millis(1500);
 
+/// What somebody said when he was asked last.
+struct Part<T> {
+    said: T,
+    took: Duration,
+    /// When he is asked again.
+    due: Instant,
+}
+
+impl<T> Part<T> {
+    fn new(said: T, began: Instant, every: Duration) -> Part<T> {
+        Part { said, took: began.elapsed(), due: Instant::now() + every }
+    }
+}
+
+/// What was said, unless an answer is so late that it may be otherwise by now.
+fn known<T>(part: &Option<Part<T>>) -> Result<&T, String> {
+    let Some(part) = part else { return Err("no answer yet: it is waited for".to_owned()) };
+    let late = part.due.elapsed();
+    if late > part.took * 2 + STALE {
+        return Err(format!("no answer for {} s: it is waited for", late.as_secs()));
+    }
+    Ok(&part.said)
+}
+
+/// Whether it need not be asked again yet.
+fn fresh<T>(part: &Option<Part<T>>) -> bool {
+    part.as_ref().is_some_and(|part| Instant::now() < part.due)
+}
+
 /// The parts as they were when they were last asked.
 #[derive(Default)]
 struct Parts {
-    trouble: Option<String>,
-    doings: Option<(Instant, Doings)>,
-    topic: Option<(Instant, Section<Topic>)>,
-    lake: Option<(Instant, Section<Lake>)>,
+    doings: Option<Part<Doings>>,
+    topic: Option<Part<Section<Topic>>>,
+    lake: Option<Part<Section<Lake>>>,
     letters: Found,
     logs: Option<(Metrics, Metrics)>,
     /// Milliseconds since 1970, and the lag of the whole topic.
     lags: VecDeque<(i64, i64)>,
     /// Ended attempts by their end: milliseconds since 1970, and how long each took.
     attempts: VecDeque<(i64, u64)>,
-    newest_attempt: u64,
+    /// Those of the event source's attempts that are among them, by number and start.
+    charted: HashSet<(u64, i64)>,
 }
 
 pub struct Live {
@@ -50,45 +81,56 @@ pub struct Live {
     parts: Mutex<Parts>,
     letters: tokio::sync::Mutex<Letters>,
     frames: watch::Sender<Arc<Frame>>,
-    sampler: Mutex<Weak<Sampler>>,
+    watched: Mutex<Watched>,
 }
 
-/// Looks as long as somebody holds it.
-struct Sampler(JoinHandle<()>);
-
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+#[derive(Default)]
+struct Watched {
+    /// When somebody looked last.
+    last: Option<Instant>,
+    sampler: Option<JoinHandle<()>>,
 }
 
 /// Somebody who looks.
 pub struct Viewer {
     pub frames: watch::Receiver<Arc<Frame>>,
     live: Arc<Live>,
-    _sampler: Arc<Sampler>,
 }
 
 impl Live {
     pub fn new(looker: Looker, dataset: String, view: View) -> Arc<Live> {
         let frames = watch::Sender::new(Arc::default());
         let (parts, letters) = (Mutex::default(), tokio::sync::Mutex::default());
-        Arc::new(Live { looker, dataset, view, parts, letters, frames, sampler: Mutex::default() })
+        Arc::new(Live { looker, dataset, view, parts, letters, frames, watched: Mutex::default() })
     }
 
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// Begins to look, where nobody did.
     pub fn look(self: &Arc<Live>) -> Viewer {
-        let mut sampler = lock(&self.sampler);
-        let running = sampler.upgrade().filter(|sampler| !sampler.0.is_finished()).unwrap_or_else(|| {
-            let started = Arc::new(Sampler(tokio::spawn(sample(self.clone()))));
-            *sampler = Arc::downgrade(&started);
-            started
-        });
-        Viewer { frames: self.frames.subscribe(), live: self.clone(), _sampler: running }
+        self.keep_looking();
+        Viewer { frames: self.frames.subscribe(), live: self.clone() }
+    }
+
+    /// Begins to look, where nobody did.
+    fn keep_looking(self: &Arc<Live>) {
+        let mut watched = lock(&self.watched);
+        watched.last = Some(Instant::now());
+        if watched.sampler.as_ref().is_none_or(JoinHandle::is_finished) {
+            watched.sampler = Some(tokio::spawn(sample(self.clone())));
+        }
+    }
+
+    /// Returns when nobody looks any more.
+    async fn unwatched(&self) {
+        loop {
+            let last = lock(&self.watched).last;
+            match last.map(|last| GONE.saturating_sub(last.elapsed())) {
+                None | Some(Duration::ZERO) => return,
+                Some(left) => tokio::time::sleep(left).await,
+            }
+        }
     }
 
     /// The newest dead letters.
@@ -98,11 +140,10 @@ impl Live {
     }
 
     fn status(&self, parts: &Parts) -> Status {
-        let doings =
-            answered(&parts.doings, self.looker.source.every()).unwrap_or_else(|reason| Doings::unknown(&reason));
-        let topic = answered(&parts.topic, EVERY).unwrap_or_else(Section::unknown);
-        let lake = answered(&parts.lake, LAKE_EVERY).unwrap_or_else(Section::unknown);
-        assemble(&self.dataset, parts.trouble.clone(), doings, topic, lake)
+        let doings = known(&parts.doings).cloned().unwrap_or_else(|reason| Doings::unknown(&reason));
+        let topic = known(&parts.topic).cloned().unwrap_or_else(Section::unknown);
+        let lake = known(&parts.lake).cloned().unwrap_or_else(Section::unknown);
+        assemble(&self.dataset, doings, topic, lake)
     }
 
     fn frame(&self) -> Frame {
@@ -118,6 +159,14 @@ impl Live {
 }
 
 impl Viewer {
+    /// The next picture.
+    pub async fn next(&mut self) -> Option<Arc<Frame>> {
+        self.live.keep_looking();
+        // Never fails: the sender is held here.
+        self.frames.changed().await.ok()?;
+        Some(self.frames.borrow_and_update().clone())
+    }
+
     /// The document, with every part as new as one who looks all the time has it.
     pub async fn status(&self) -> Status {
         self.wait(PATIENCE).await;
@@ -133,16 +182,12 @@ impl Viewer {
     async fn wait(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let mut frames = self.frames.clone();
-        // A part that was asked just before need not be asked again.
-        let fresh = |taken: Option<Instant>, every| taken.is_some_and(|taken| taken.elapsed() < every);
-        let every = self.live.looker.source.every();
         loop {
+            self.live.keep_looking();
             {
                 let parts = lock(&self.live.parts);
-                let doings = fresh(parts.doings.as_ref().map(|(taken, _)| *taken), every);
-                let topic = fresh(parts.topic.as_ref().map(|(taken, _)| *taken), EVERY);
-                let lake = fresh(parts.lake.as_ref().map(|(taken, _)| *taken), LAKE_EVERY);
-                if (doings && topic && lake) || Instant::now() >= deadline {
+                let all = fresh(&parts.doings) && fresh(&parts.topic) && fresh(&parts.lake);
+                if all || Instant::now() >= deadline {
                     return;
                 }
             }
@@ -156,75 +201,75 @@ impl Parts {
     fn remember(&mut self, status: &Status) {
         let limit = status.at - CHARTED;
         if let Some(source) = status.consumer.known.as_ref().and_then(|consumer| consumer.source.as_ref()) {
-            let newest = source.attempts.first().map_or(0, |attempt| attempt.id);
-            // An event source that was started again counts from 1.
-            if newest < self.newest_attempt {
-                self.newest_attempt = 0;
-            }
-            let known = self.newest_attempt;
-            for attempt in source.attempts.iter().rev().filter(|attempt| attempt.id > known) {
+            let mut charted = HashSet::new();
+            for attempt in &source.attempts {
                 // One that is under way is looked at again.
-                let Some(duration) = attempt.duration_ms else { break };
-                self.newest_attempt = attempt.id;
-                let end = attempt.started.saturating_add(i64::try_from(duration).unwrap_or(i64::MAX));
-                self.attempts.push_back((end, duration));
+                let Some(duration) = attempt.duration_ms else { continue };
+                let id = (attempt.id, attempt.started);
+                if !self.charted.contains(&id) {
+                    let end = attempt.started.saturating_add(i64::try_from(duration).unwrap_or(i64::MAX));
+                    self.attempts.push_back((end, duration));
+                }
+                charted.insert(id);
             }
+            self.charted = charted;
         }
-        while self.lags.front().is_some_and(|(at, _)| *at < limit) {
-            self.lags.pop_front();
-        }
-        while self.attempts.front().is_some_and(|(at, _)| *at < limit) {
-            self.attempts.pop_front();
-        }
+        self.lags.retain(|(at, _)| *at >= limit);
+        self.attempts.retain(|(at, _)| *at >= limit);
     }
 }
 
-/// Asks each part at its own pace, and draws. Ends with its last viewer.
+/// Asks each part at its own pace, and draws, as long as somebody looks.
 async fn sample(live: Arc<Live>) {
-    tokio::join!(doings(&live), topic(&live), lake(&live), draw(&live));
+    tokio::select! {
+        _ = async { tokio::join!(doings(&live), topic(&live), draw(&live)) } => {}
+        () = lake(&live) => {}
+    }
 }
 
 async fn doings(live: &Live) {
     let every = live.looker.source.every();
     loop {
-        let taken = lock(&live.parts).doings.as_ref().map(|(taken, _)| *taken);
-        pause(taken, every).await;
+        let due = lock(&live.parts).doings.as_ref().map(|part| part.due);
+        wait_until(due).await;
+        let began = Instant::now();
         let doings = live.looker.doings().await;
         let logs = live.looker.metrics().await;
-        let trouble = live.looker.source.pipeline().await.err().map(|e| e.to_string());
         let mut parts = lock(&live.parts);
-        (parts.trouble, parts.logs) = (trouble, Some(logs));
-        parts.doings = Some((Instant::now(), doings));
+        parts.logs = Some(logs);
+        parts.doings = Some(Part::new(doings, began, every));
     }
 }
 
 async fn topic(live: &Live) {
     loop {
-        let taken = lock(&live.parts).topic.as_ref().map(|(taken, _)| *taken);
-        pause(taken, EVERY).await;
+        let due = lock(&live.parts).topic.as_ref().map(|part| part.due);
+        wait_until(due).await;
+        let began = Instant::now();
         let topic = live.looker.topic().await;
         let mut parts = lock(&live.parts);
         if let Some(topic) = &topic.known {
             parts.lags.push_back((now_ms(), topic.lag));
         }
-        parts.topic = Some((Instant::now(), topic));
+        parts.topic = Some(Part::new(topic, began, EVERY));
     }
 }
 
+/// Returns when nobody looks any more, but not in the middle: who asks again later would never see a lake that takes long to list.
 async fn lake(live: &Live) {
     loop {
-        let taken = lock(&live.parts).lake.as_ref().map(|(taken, _)| *taken);
-        pause(taken, LAKE_EVERY).await;
-        let begun = Instant::now();
-        let (lake, letters) = tokio::join!(live.looker.lake(), live.letters(SHOWN));
-        {
-            let mut parts = lock(&live.parts);
-            // Where they cannot be read, the lake cannot either, and says so.
-            parts.letters = letters.unwrap_or_default();
-            parts.lake = Some((Instant::now(), lake));
+        let due = lock(&live.parts).lake.as_ref().map(|part| part.due);
+        tokio::select! {
+            () = live.unwatched() => return,
+            () = wait_until(due) => {}
         }
+        let began = Instant::now();
+        let (lake, letters) = tokio::join!(live.looker.lake(), live.letters(SHOWN));
+        let mut parts = lock(&live.parts);
+        // Where they cannot be read, the lake cannot either, and says so.
+        parts.letters = letters.unwrap_or_default();
         // A large lake takes long to list: that is not all that is done for those who look.
-        tokio::time::sleep(begun.elapsed() * 3).await;
+        parts.lake = Some(Part::new(lake, began, LAKE_EVERY.max(began.elapsed() * 3)));
     }
 }
 
@@ -235,22 +280,28 @@ async fn draw(live: &Live) {
     }
 }
 
-/// A part, unless it was asked so long ago that it may be otherwise by now.
-fn answered<T: Clone>(part: &Option<(Instant, T)>, every: Duration) -> Result<T, String> {
-    match part {
-        Some((taken, part)) if taken.elapsed() < every + STALE => Ok(part.clone()),
-        Some((taken, _)) => Err(format!("no answer for {} s: waiting", taken.elapsed().as_secs())),
-        None => Err("no answer yet: waiting".to_owned()),
-    }
-}
-
-/// Waits until so much time has passed since then.
-async fn pause(taken: Option<Instant>, every: Duration) {
-    if let Some(taken) = taken {
-        tokio::time::sleep_until((taken + every).into()).await;
+async fn wait_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_always_takes_long_is_not_late() {
+        let late = |took, by| {
+            let due = Instant::now().checked_sub(Duration::from_secs(by)).unwrap();
+            known(&Some(Part { said: 7, took: Duration::from_secs(took), due })).copied()
+        };
+        assert_eq!((late(0, 0), late(0, 29), late(20, 60)), (Ok(7), Ok(7), Ok(7)));
+        assert_eq!(late(0, 31), Err("no answer for 31 s: it is waited for".to_owned()));
+        assert!(late(20, 71).is_err() && known::<i32>(&None).is_err());
+    }
 }

@@ -13,6 +13,7 @@ use pipeline::config::{LakeConfig, S3Config};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::live::GONE;
 use super::view::Frame;
 use super::*;
 use crate::event_source::SourceStatus;
@@ -142,7 +143,7 @@ async fn start() -> (Arc<Played>, Server, reqwest::Client) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let played = Played::new().await;
     let dataset = played.pipeline.lake.dataset.clone();
-    let server = serve(([127, 0, 0, 1], 0).into(), &["page".to_owned()], &dataset, played.clone()).await.unwrap();
+    let server = serve(([127, 0, 0, 1], 0).into(), &["page:80".to_owned()], &dataset, played.clone()).await.unwrap();
     (played, server, reqwest::Client::builder().no_proxy().build().unwrap())
 }
 
@@ -256,10 +257,22 @@ async fn nothing_is_asked_while_nobody_looks_and_once_for_all_who_do() {
     assert!(asked > 3 && u128::from(asked) <= most, "asked {asked} times, {most} would be one sampler's");
     drop(viewers);
     // The server notices with its next event.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(GONE + Duration::from_secs(3)).await;
     let asked = played.asked();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(played.asked(), asked);
+
+    // Who is connected and reads no more is nobody, either; when he reads again, there is something new to read.
+    let live = Live::new(Looker::new(played.clone()), "names".to_owned(), view());
+    let mut viewer = live.look();
+    viewer.next().await.unwrap();
+    tokio::time::sleep(GONE + Duration::from_secs(3)).await;
+    let asked = played.asked();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(played.asked(), asked);
+    viewer.next().await.unwrap();
+    viewer.next().await.unwrap();
+    assert!(played.asked() > asked);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,13 +316,14 @@ fn drawn() -> (Status, Frame, String) {
     let hour = "dt=2026-11-23/hour=05".to_owned();
     let directory = document::Directory { name: hour, objects: 6, rows: 60, bytes: 5_400, files: vec![file] };
     let partition = Partition { partition: 0, start_offset: 0, end_offset: 67, committed: Some(60), lag: 7 };
-    let source = document::Source {
+    let source = document::EventSource {
         invocations: 3,
         retries: 1,
         attempts: [AttemptOutcome::Running, AttemptOutcome::Failed, AttemptOutcome::Ok].map(|o| attempt(1, o)).into(),
-        ..document::Source::default()
+        ..document::EventSource::default()
     };
     let doings = Doings {
+        trouble: None,
         functions: Section::of(Ok(Functions { producer: function("p"), consumer: function("c") })),
         schedule: Section::of(Ok(Schedule { runs: 2, last_run: Some(run), next_run: Some(5), ..Schedule::default() })),
         producer: Section::of(Ok(document::Producer { since: 1, metrics: metrics(document::PRODUCER) })),
@@ -337,7 +351,7 @@ fn drawn() -> (Status, Frame, String) {
         more_directories: 1,
         ..document::Lake::default()
     };
-    let status = assemble("names", None, doings, Section::of(Ok(topic)), Section::of(Ok(lake)));
+    let status = assemble("names", doings, Section::of(Ok(topic)), Section::of(Ok(lake)));
     let frame = frame_of(&status);
     let page = view().page("names", &frame).unwrap();
     (status, frame, page)
@@ -426,7 +440,7 @@ fn each_number_on_the_page_is_the_documents_at_the_path_beside_it() {
 #[test]
 fn each_part_that_knows_nothing_says_why() {
     let reason = "it has gone <away>";
-    let status = assemble("names", None, Doings::unknown(reason), Section::unknown(reason), Section::unknown(reason));
+    let status = assemble("names", Doings::unknown(reason), Section::unknown(reason), Section::unknown(reason));
     let frame = frame_of(&status);
     for part in ["schedule", "producer", "topic", "consumer", "lake"] {
         let html = &frame.parts[part].1;

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use jiff::Timestamp;
-use localstack::event_source::{EventSourceConfig, LambdaFunction};
+use localstack::event_source::LambdaFunction;
 use localstack::runtime::InvokeError;
 use localstack::schedule::scheduled_event;
 use pipeline::aws::signed::{Answer, Client, Service};
+use pipeline::kafka::KafkaConfig;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::task::JoinHandle;
@@ -20,9 +21,9 @@ use tokio::task::JoinHandle;
 use super::document::{Function, Functions, PRODUCER, Run, Schedule};
 use super::metrics::{Line, Metrics};
 use super::source::{Pipeline, Role, Source};
-use crate::event_source::{SourceStatus, sign_in};
+use crate::event_source::SourceStatus;
 use crate::outputs::{self, Outputs};
-use crate::{Error, Lake, LakeArgs};
+use crate::{Error, Lake, LakeArgs, kafka};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The event source writes its status every second.
@@ -57,8 +58,8 @@ struct Opened {
     pipeline: Arc<Pipeline>,
     functions: outputs::Functions,
     rule: Option<String>,
-    /// Asked for when the topic is: who cannot sign in sees the rest.
-    signed_in: OnceCell<Arc<EventSourceConfig>>,
+    /// Made when the topic is asked, a secret being read for it: who cannot sign in sees the rest.
+    kafka: OnceCell<KafkaConfig>,
     /// The last run of before `since`.
     old_run: OnceCell<Option<Line>>,
 }
@@ -94,8 +95,8 @@ impl Deployed {
             .ok_or_else(|| Error::stopped(format!("Terraform's outputs have no event source of `{dataset}`")))?;
         let (functions, rule) = (outputs.functions(dataset)?.clone(), outputs.schedule(dataset).map(str::to_owned));
         let pipeline = Arc::new(Pipeline { lake, polled: Arc::new(mapping.config) });
-        let (signed_in, old_run) = (OnceCell::new(), OnceCell::new());
-        Ok(opened.insert(Arc::new(Opened { outputs: text, pipeline, functions, rule, signed_in, old_run })).clone())
+        let (kafka, old_run) = (OnceCell::new(), OnceCell::new());
+        Ok(opened.insert(Arc::new(Opened { outputs: text, pipeline, functions, rule, kafka, old_run })).clone())
     }
 
     async fn client(&self, service: Service) -> Result<(Arc<Opened>, Client), String> {
@@ -129,14 +130,10 @@ impl Source for Deployed {
         Ok(self.open().await?.pipeline.clone())
     }
 
-    async fn signed_in(&self) -> Result<Arc<EventSourceConfig>, Error> {
+    async fn kafka(&self) -> Result<KafkaConfig, Error> {
         let opened = self.open().await?;
         let Pipeline { lake, polled } = &*opened.pipeline;
-        let sign_in = async {
-            let kafka_properties = sign_in(&polled.bootstrap_servers, &lake.sdk).await?;
-            Ok(Arc::new(EventSourceConfig { kafka_properties, ..(**polled).clone() }))
-        };
-        opened.signed_in.get_or_try_init(|| sign_in).await.cloned()
+        opened.kafka.get_or_try_init(|| kafka::connect(&polled.bootstrap_servers, &lake.sdk)).await.cloned()
     }
 
     fn every(&self) -> Duration {
@@ -200,7 +197,7 @@ impl Source for Deployed {
 
     async fn event_source(&self) -> Result<Option<SourceStatus>, String> {
         let Some(file) = self.status_file.as_deref() else { return Ok(None) };
-        let silent = "it does not run: look into its log";
+        let silent = "it does not run: look into the log of `freshet event-source`";
         let written = std::fs::metadata(file).and_then(|file| file.modified()).map_err(|_| silent.to_owned())?;
         if SystemTime::now().duration_since(written).is_ok_and(|age| age > STALE) {
             return Err(silent.to_owned());
@@ -268,7 +265,7 @@ async fn streams(logs: &Client, group: &str) -> Result<Vec<String>, String> {
     Ok(names.filter_map(|stream| stream["logStreamName"].as_str().map(str::to_owned)).collect())
 }
 
-/// Reads on from a place in a stream. Times are all that the API takes, and several events may share one.
+/// Reads on from a place in a stream. A place is a time, which several events may share: the API's own tokens end after a day.
 async fn read_stream(
     logs: &Client,
     group: &str,
@@ -316,9 +313,10 @@ async fn call(client: &Client, target: &str, request: &Value) -> Result<Value, S
 fn body(what: &str, answer: &Answer) -> Result<Value, String> {
     if answer.status != 200 {
         let said: String = String::from_utf8_lossy(&answer.body).chars().take(200).collect();
-        return Err(format!("{what}: status {} ({said})", answer.status));
+        let advice = "check the credentials, what they may do (docs/PAGE.md lists it), and the region";
+        return Err(format!("{what}: status {} ({said}): {advice}", answer.status));
     }
-    serde_json::from_slice(&answer.body).map_err(|e| format!("{what}: no JSON ({e})"))
+    serde_json::from_slice(&answer.body).map_err(|e| format!("{what}: no JSON ({e}): check AWS_ENDPOINT_URL"))
 }
 
 #[cfg(test)]
@@ -327,6 +325,7 @@ mod tests {
 
     use axum::http::{HeaderMap, StatusCode};
     use axum::{Json, Router};
+    use localstack::event_source::EventSourceConfig;
     use pipeline::config::{LakeConfig, S3Config};
     use pipeline::telemetry::now_ms;
 
@@ -367,7 +366,7 @@ mod tests {
             pipeline: Arc::new(Pipeline { lake, polled }),
             functions: outputs::Functions { producer: "p".to_owned(), consumer: "c".to_owned() },
             rule: Some("freshet-names".to_owned()),
-            signed_in: OnceCell::new(),
+            kafka: OnceCell::new(),
             old_run: OnceCell::new(),
         }));
         deployed

@@ -150,9 +150,9 @@ pub struct Partition {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Consumer {
     pub consumer_group_id: String,
-    /// Of the event source, counted since its start; absent where it cannot be asked.
+    /// Counted since its start; absent where it cannot be asked.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub source: Option<Source>,
+    pub source: Option<EventSource>,
     /// As the producer's.
     pub since: i64,
     #[serde(flatten)]
@@ -160,7 +160,7 @@ pub struct Consumer {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Source {
+pub struct EventSource {
     pub invocations: u64,
     pub failures: u64,
     pub failures_in_a_row: u64,

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use localstack::event_source::{Lag, lag};
+use localstack::event_source::{EventSourceConfig, Lag};
 use pipeline::telemetry::now_ms;
 use tokio::sync::Mutex;
 
 use super::document::{
-    CONSUMER, Consumer, Directory, File, Functions, Lake, PRODUCER, Partition, Producer, Schedule, Section,
-    Source as Polling, Status, Topic,
+    CONSUMER, Consumer, Directory, EventSource, File, Functions, Lake, PRODUCER, Partition, Producer, Schedule,
+    Section, Status, Topic,
 };
 use super::metrics::Metrics;
 use super::source::{Pipeline, Role, Source};
@@ -18,7 +18,7 @@ use crate::verify::check::{check, total};
 use crate::verify::collect::{Known, collect_new};
 use crate::verify::inventory::{DataObject, Inventory};
 use crate::verify::{VerifyOptions, add_catalog};
-use crate::{Error, text};
+use crate::{Error, kafka, text};
 
 /// So many failures in a row are no accident.
 const STUCK: u64 = 3;
@@ -28,6 +28,8 @@ const FILES: usize = 5;
 /// What functions, schedule, logs and event source say.
 #[derive(Debug, Clone)]
 pub struct Doings {
+    /// Why nothing at all can be asked.
+    pub trouble: Option<String>,
     pub functions: Section<Functions>,
     pub schedule: Section<Schedule>,
     pub producer: Section<Producer>,
@@ -37,6 +39,7 @@ pub struct Doings {
 impl Doings {
     pub fn unknown(reason: &str) -> Doings {
         Doings {
+            trouble: None,
             functions: Section::unknown(reason),
             schedule: Section::unknown(reason),
             producer: Section::unknown(reason),
@@ -66,14 +69,16 @@ impl Looker {
     /// Everything once.
     pub async fn status(&self, dataset: &str) -> Status {
         let (doings, topic, lake) = tokio::join!(self.doings(), self.topic(), self.lake());
-        let trouble = self.source.pipeline().await.err().map(|e| e.to_string());
-        assemble(dataset, trouble, doings, topic, lake)
+        assemble(dataset, doings, topic, lake)
     }
 
     pub async fn doings(&self) -> Doings {
         let pipeline = match self.source.pipeline().await {
             Ok(pipeline) => pipeline,
-            Err(error) => return Doings::unknown(&error.to_string()),
+            Err(error) => {
+                let reason = error.to_string();
+                return Doings { trouble: Some(reason.clone()), ..Doings::unknown(&reason) };
+            }
         };
         let (functions, producer, consumer, source) = tokio::join!(
             self.source.functions(),
@@ -88,6 +93,7 @@ impl Looker {
         let producer = producer.map(|metrics| Producer { since: metrics.since, metrics: metrics.sums });
         let consumer = consumer.and_then(|metrics| Ok(consumer_of(&pipeline, metrics, source?)));
         Doings {
+            trouble: None,
             functions: Section::of(functions),
             schedule: Section::of(schedule).but(no_rule),
             producer: Section::of(producer),
@@ -119,14 +125,14 @@ impl Looker {
             Ok(pipeline) => pipeline,
             Err(error) => return Section::unknown(error.to_string()),
         };
-        let (name, brokers) = (&pipeline.polled.topic, &pipeline.polled.bootstrap_servers);
-        let polled = match self.source.signed_in().await {
-            Ok(polled) => polled,
-            Err(error) => return Section::unknown(format!("{name} at {brokers} cannot be asked: {error}")),
+        let EventSourceConfig { topic, bootstrap_servers: brokers, consumer_group_id, .. } = &*pipeline.polled;
+        let config = match self.source.kafka().await {
+            Ok(config) => config,
+            Err(error) => return Section::unknown(format!("{topic} at {brokers} cannot be asked: {error}")),
         };
-        Section::of(match lag(&polled).await {
-            Ok(lags) => Ok(topic_of(name, brokers, &lags)),
-            Err(error) => Err(format!("{name} at {brokers} does not answer: {error}. Look into the broker's log")),
+        Section::of(match kafka::lag(&config, topic, consumer_group_id).await {
+            Ok(lags) => Ok(topic_of(topic, brokers, &lags)),
+            Err(error) => Err(format!("{topic} at {brokers} does not answer: {error}. Look into the broker's log")),
         })
     }
 
@@ -162,14 +168,8 @@ impl Looker {
 }
 
 /// The whole document.
-pub fn assemble(
-    dataset: &str,
-    trouble: Option<String>,
-    doings: Doings,
-    topic: Section<Topic>,
-    lake: Section<Lake>,
-) -> Status {
-    let Doings { functions, schedule, producer, consumer } = doings;
+pub fn assemble(dataset: &str, doings: Doings, topic: Section<Topic>, lake: Section<Lake>) -> Status {
+    let Doings { trouble, functions, schedule, producer, consumer } = doings;
     let lag = topic.known.as_ref().map(|topic| topic.lag);
     let consumer = consumer.but(|consumer| stuck(consumer, lag));
     let troubles =
@@ -220,7 +220,7 @@ fn consumer_of(pipeline: &Pipeline, metrics: Metrics, status: Option<SourceStatu
         let reason = stats.last_error.as_deref().unwrap_or("it has just started");
         format!("no partition is assigned to it yet: {reason}")
     });
-    consumer.source = Some(Polling {
+    consumer.source = Some(EventSource {
         invocations: stats.invocations,
         failures: stats.failures,
         failures_in_a_row: stats.failures_in_a_row,

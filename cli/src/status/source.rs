@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use localstack::event_source::EventSourceConfig;
+use pipeline::kafka::KafkaConfig;
 
 use super::document::{Functions, Schedule};
 use super::metrics::Metrics;
 use crate::event_source::SourceStatus;
-use crate::{Error, Lake};
+use crate::{Error, Lake, kafka};
 
 /// What both have: a lake, and a topic that is polled.
 pub struct Pipeline {
     pub lake: Lake,
-    /// Which topic, by which group; to ask the brokers take [`Source::signed_in`].
+    /// Which topic, by which group.
     pub polled: Arc<EventSourceConfig>,
 }
 
@@ -31,9 +32,10 @@ pub trait Source: Send + Sync + 'static {
     /// Its lake and its topic, as they are now: another provisioning makes others.
     async fn pipeline(&self) -> Result<Arc<Pipeline>, Error>;
 
-    /// The topic that is polled, with what the brokers want of those who ask: TLS, a name and a password.
-    async fn signed_in(&self) -> Result<Arc<EventSourceConfig>, Error> {
-        Ok(self.pipeline().await?.polled.clone())
+    /// How the brokers are reached, with what they want of those who ask.
+    async fn kafka(&self) -> Result<KafkaConfig, Error> {
+        let pipeline = self.pipeline().await?;
+        kafka::connect(&pipeline.polled.bootstrap_servers, &pipeline.lake.sdk).await
     }
 
     /// How often functions, schedule and logs may be asked.

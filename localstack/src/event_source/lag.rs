@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult},
     types::RDKafkaErrorCode,
 };
@@ -37,16 +37,20 @@ impl Lag {
 /// # Errors
 /// When the brokers do not answer within 10 s, or the topic is missing.
 pub async fn lag(config: &Arc<EventSourceConfig>) -> KafkaResult<BTreeMap<i32, Lag>> {
-    blocking(config, |config| {
-        let client: BaseConsumer = client_config(config).create()?;
-        let mut lags = BTreeMap::new();
-        for (partition, committed) in committed(&client, &config.topic)? {
-            let (low, high) = client.fetch_watermarks(&config.topic, partition, TIMEOUT)?;
-            lags.insert(partition, Lag { committed, low, high });
-        }
-        Ok(lags)
-    })
-    .await
+    blocking(config, |config| lag_by(&client_config(config).create::<BaseConsumer>()?, &config.topic)).await
+}
+
+/// The same by a client of the group's, which is blocked meanwhile.
+///
+/// # Errors
+/// As [`lag`].
+pub fn lag_by<C: ConsumerContext>(client: &BaseConsumer<C>, topic: &str) -> KafkaResult<BTreeMap<i32, Lag>> {
+    let mut lags = BTreeMap::new();
+    for (partition, committed) in committed(client, topic)? {
+        let (low, high) = client.fetch_watermarks(topic, partition, TIMEOUT)?;
+        lags.insert(partition, Lag { committed, low, high });
+    }
+    Ok(lags)
 }
 
 /// A group that begins at `LATEST` or at a time commits that place before anything is read: so it stands even if the
@@ -109,7 +113,7 @@ fn start_uncommitted(config: &EventSourceConfig) -> KafkaResult<()> {
 }
 
 /// The group's committed offset per partition of the topic.
-fn committed(client: &BaseConsumer, topic: &str) -> KafkaResult<Vec<(i32, Option<i64>)>> {
+fn committed<C: ConsumerContext>(client: &BaseConsumer<C>, topic: &str) -> KafkaResult<Vec<(i32, Option<i64>)>> {
     let metadata = client.fetch_metadata(Some(topic), TIMEOUT)?;
     let mut list = TopicPartitionList::new();
     for partition in metadata.topics().iter().filter(|found| found.name() == topic).flat_map(|topic| topic.partitions())

@@ -11,10 +11,17 @@ const make = (name, text, className) => {
   return element;
 };
 
-// Makes an element's children those of another one, and keeps what is the same: focus, selection and open details stay.
+// Makes an element's children those of another one, and keeps those that have the same key: focus, selection, place and open details stay.
 function become(old, wanted) {
+  const keys = new Set([...wanted.children].map((child) => child.dataset.key));
+  for (const child of [...old.children]) if (child.dataset.key && !keys.has(child.dataset.key)) child.remove();
   const keyed = new Map([...old.children].map((child) => [child.dataset.key, child]));
   let place = old.firstChild;
+  const drop = () => {
+    const next = place.nextSibling;
+    place.remove();
+    place = next;
+  };
   for (const next of [...wanted.childNodes]) {
     const key = next.dataset?.key;
     const found = key ? keyed.get(key) : place?.dataset?.key ? null : place;
@@ -22,15 +29,13 @@ function become(old, wanted) {
       old.insertBefore(next, place);
       continue;
     }
+    // What was moved would lose its focus: rather what stands before it goes.
+    while (place !== found && place && !place.dataset?.key) drop();
     if (found === place) place = place.nextSibling;
     else old.insertBefore(found, place);
     change(found, next);
   }
-  while (place) {
-    const next = place.nextSibling;
-    place.remove();
-    place = next;
-  }
+  while (place) drop();
 }
 
 function change(old, wanted) {
@@ -63,7 +68,7 @@ function connect() {
     heard = Date.now();
     if (lost) {
       lost = false;
-      at("connection").hidden = true;
+      at("connection").textContent = "";
       document.body.classList.remove("lost");
     }
     const { version, parts } = JSON.parse(event.data);
@@ -83,7 +88,6 @@ function disconnected() {
   lost = true;
   const since = new Date(heard).toLocaleTimeString([], { hour12: false });
   at("connection").textContent = `Not connected since ${since}, trying again.`;
-  at("connection").hidden = false;
   document.body.classList.add("lost");
 }
 
@@ -101,7 +105,7 @@ setInterval(() => {
 
 // Nobody looks at a tab that lies behind others.
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return events.close();
+  if (document.hidden) return events?.close();
   heard = tried = Date.now();
   connect();
 });
@@ -148,8 +152,20 @@ async function run() {
   quiet = setTimeout(() => (at("run-message").textContent = ""), 6000);
 }
 
+// The last one that is asked for is the one that is answered.
+let asked = false;
 async function query() {
-  const result = at("sql-result");
+  asked = true;
+  await busy(at("sql-run"), async () => {
+    while (asked) {
+      asked = false;
+      await answer();
+    }
+  });
+}
+
+async function answer() {
+  const [said, result] = [at("sql-said"), at("sql-result")];
   try {
     const { columns, rows, cut, elapsed_ms } = await ask("/api/query", { sql: at("sql-text").value });
     const numeric = columns.map((column) => (column.numeric ? "n" : ""));
@@ -168,10 +184,11 @@ async function query() {
       tbody.append(line);
     }
     table.append(thead, tbody);
-    const said = `${cut ? "The first " : ""}${count(rows.length, "row")} in ${elapsed_ms.toLocaleString("en")} ms`;
-    result.replaceChildren(make("p", said, "said"), table);
+    said.textContent = `${cut ? "The first " : ""}${count(rows.length, "row")} in ${elapsed_ms.toLocaleString("en")} ms`;
+    result.replaceChildren(table);
     result.dataset.rows = rows.length;
   } catch (error) {
+    said.textContent = "The query was not answered.";
     result.replaceChildren(make("p", error.message, "trouble"));
     delete result.dataset.rows;
   }
@@ -202,17 +219,17 @@ async function verify() {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button?.id === "run-now") busy(button, run);
-  if (button?.id === "sql-run") busy(button, query);
+  if (button?.id === "sql-run") query();
   if (button?.id === "verify-now") busy(button, verify);
 });
 at("sql-saved").addEventListener("change", (event) => {
   at("sql-text").value = event.target.value;
-  busy(at("sql-run"), query);
+  query();
 });
 at("sql-text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    busy(at("sql-run"), query);
+    query();
   }
 });
-connect();
+if (!document.hidden) connect();
