@@ -14,8 +14,11 @@ async fn brokers_may_die_while_records_go_in_and_out_and_each_is_stored_once() {
     let people = Source::People { options: ApiOptions { distinct: true, ..ApiOptions::default() }, results: 10 };
     let long = |config: &mut localstack::stack::StackConfig| {
         config.batch_size = 50;
-        config.producer =
-            [("RUN_SECONDS", "20"), ("FETCH_EVERY_SECONDS", "0.1")].map(|(k, v)| (k.into(), v.into())).to_vec();
+        // A broker that was killed may be away for as long as a slow machine takes to start it again.
+        let patient = ("KAFKA_DELIVERY_TIMEOUT_SECONDS", "120");
+        config.producer = [("RUN_SECONDS", "20"), ("FETCH_EVERY_SECONDS", "0.1"), patient]
+            .map(|(k, v)| (k.into(), v.into()))
+            .to_vec();
     };
     let Some(stack) = start(&brokers, "names", people, long).await else { return };
     let Brokers::Apache(cluster) = &mut brokers else { unreachable!() };

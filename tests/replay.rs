@@ -413,15 +413,16 @@ async fn a_replay_that_is_killed_again_and_again_is_finished_and_stores_each_let
     correct(&stack, folder.path()).await;
     let (lake, before) = (stack.lake().await, stack.topic().await.len());
 
-    // More than a second of sending each: a process dies before it, within, or behind it.
-    let arguments = ["--rate", "80", "--limit", "100", "--yes"];
+    // More than a second of sending each: a process dies before it, within, or behind it. So few that all tries together leave letters.
+    let arguments = ["--rate", "8", "--limit", "10", "--yes"];
     let (mut tries, mut killed_at_work) = (0, 0);
     while tries < 6 || killed_at_work == 0 {
         assert!(tries < 30, "killed in vain {tries} times");
         tries += 1;
         let on_topic = stack.topic().await.len();
         let mut process = command(&stack, folder.path(), &arguments).stdout(Stdio::null()).spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(50..2_000))).await;
+        // Longer from try to try: a process may take seconds to begin.
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(50..2_000 + 100 * tries))).await;
         let ended = process.try_wait().unwrap().is_some();
         process.kill().unwrap();
         process.wait().unwrap();

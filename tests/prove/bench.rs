@@ -227,6 +227,16 @@ impl Bench {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Offsets without a record, as the consumer's log counts them: an attempt that fails afterwards has told them too, and the next one
+    /// does not see them any more.
+    pub fn offset_gaps(&self) -> u64 {
+        let text = std::fs::read(self.folder.path().join("consumer.log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines = text.lines().filter(|line| line.contains("\"OffsetGaps\""));
+        let lines = lines.filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter_map(|line| line["OffsetGaps"].as_u64()).sum()
+    }
+
     /// The end of the consumer's log.
     pub fn last_words(&self) -> String {
         let text = std::fs::read(self.folder.path().join("consumer.log")).unwrap_or_default();

@@ -333,8 +333,10 @@ impl Class {
                 gone
             }
         };
-        bench.cluster().configure(&topic.name, &[&SETTINGS[..], &[("cleanup.policy", "delete")]].concat()).await;
-        // Until every broker has heard of it.
+        let back = [&SETTINGS[..], &[("cleanup.policy", "delete")]].concat();
+        bench.cluster().configure(&topic.name, &back).await;
+        // Until every broker has heard of it, and done away with what it had begun.
+        bench.cluster().until_configured(&topic.name, &back).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         // A gap shows when something comes behind it.
         topic.one(&producer, number, rng).await;

@@ -67,6 +67,8 @@ impl Browser {
         });
         let capabilities = json!({
             "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+            // Milliseconds: a page that computes may keep a script waiting.
+            "timeouts": {"script": 300_000},
         });
         let mut browser = Browser { session: driver.url(), _driver: driver, http, _profile: profile };
         let session = browser.post("/session", json!({"capabilities": {"alwaysMatch": capabilities}})).await;

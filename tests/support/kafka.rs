@@ -206,6 +206,27 @@ impl KafkaCluster {
         self.admin().alter_configs([&change], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     }
 
+    /// Waits until whichever broker is asked knows these settings of a topic. Nobody can choose which one a client asks, so that several do.
+    pub async fn until_configured(&self, topic: &str, settings: &[(&str, &str)]) {
+        let deadline = Instant::now() + START;
+        let (mut known, resource) = (0, ResourceSpecifier::Topic(topic));
+        while known < 2 * self.brokers() {
+            let described = self.admin().describe_configs([&resource], &AdminOptions::new()).await;
+            let config = described.ok().and_then(|mut topics| topics.pop()?.ok());
+            let is_set = |(name, expected): &(&str, &str)| {
+                let entry = config.as_ref().and_then(|config| config.get(name));
+                entry.and_then(|entry| entry.value.as_deref()) == Some(*expected)
+            };
+            if settings.iter().all(is_set) {
+                known += 1;
+                continue;
+            }
+            known = 0;
+            assert!(Instant::now() < deadline, "{topic} is not set to {settings:?} within {} s", START.as_secs());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Gives each of a topic's partitions another leader, as an operator does who moves load between brokers: the replicas in another
     /// order, and the first of them elected. Returns how many have moved.
     pub async fn move_leaders(&self, topic: &str) -> usize {

@@ -362,7 +362,8 @@ async fn what_arrives_late_of_a_run_that_failed_is_waited_for_and_found() {
     let message = failed.run(&filter).await.unwrap_err().to_string();
     assert!(message.contains("Kafka did not acknowledge 1 letter, the first because: no answer"), "{message}");
     let arrives = async {
-        tokio::time::sleep(PACE.send_within / 2).await;
+        // Long before the next run looks, and behind what it would do at once.
+        tokio::time::sleep(PACE.send_within / 10).await;
         topic.replayed.lock().unwrap().push(wire.lock().unwrap().take().unwrap());
     };
     let next = Process::new(&store, &topic);

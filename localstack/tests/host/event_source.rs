@@ -42,14 +42,19 @@ impl Kafka {
     }
 
     fn config(&self) -> EventSourceConfig {
-        // The mock cluster rebalances a session time-out after a member has left.
-        let properties = [("session.timeout.ms", "4000"), ("heartbeat.interval.ms", "300")];
+        // The mock cluster rebalances a session time-out after a member has left. Shorter, it ends members that a busy machine halts.
+        let properties = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "300")];
         EventSourceConfig {
             kafka_properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             maximum_batching_window: Duration::from_millis(100),
             retry_backoff_cap: Duration::from_millis(100),
             ..EventSourceConfig::new(TOPIC, self.cluster.bootstrap_servers(), "group")
         }
+    }
+
+    /// Where so many records come, they make one batch, however slowly they do.
+    fn config_for_batches_of(&self, records: usize) -> EventSourceConfig {
+        EventSourceConfig { batch_size: records, maximum_batching_window: Duration::from_secs(60), ..self.config() }
     }
 
     fn produce(&self, partition: i32, values: impl IntoIterator<Item = String>) {
@@ -145,7 +150,7 @@ async fn offsets_are_committed_after_the_function_succeeded_and_not_before() {
             })
         })
     };
-    let source = EventSource::start(kafka.config(), invoker).unwrap();
+    let source = EventSource::start(kafka.config_for_batches_of(5), invoker).unwrap();
     until(|| source.stats().in_flight == 1).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(committed(&source).await, BTreeMap::from([(0, None)]));
@@ -169,7 +174,7 @@ async fn a_failed_batch_is_tried_again_whole_and_nothing_of_it_is_committed() {
         let sick = sick.clone();
         move |_: &Records| if sick.load(Ordering::Relaxed) { Err(failure()) } else { Ok(Bytes::new()) }
     };
-    let source = EventSource::start(kafka.config(), seen.invoker(answer)).unwrap();
+    let source = EventSource::start(kafka.config_for_batches_of(4), seen.invoker(answer)).unwrap();
     until(|| source.stats().invocations >= 4).await;
     assert_eq!(committed(&source).await, BTreeMap::from([(0, None)]));
     assert!(source.stats().last_error.unwrap().contains("as the test wants it"));
@@ -237,7 +242,7 @@ async fn no_event_is_larger_than_lambda_allows_and_a_record_too_large_for_any_is
     let letters = Arc::new(Mutex::new(Vec::<GivenUp>::new()));
     let config = EventSourceConfig {
         kafka_properties: vec![("message.max.bytes".to_owned(), "10000000".to_owned())],
-        maximum_batching_window: Duration::from_secs(2),
+        maximum_batching_window: Duration::from_secs(10),
         on_failure: Some(OnFailure::Call({
             let letters = letters.clone();
             Arc::new(move |letter| {
@@ -287,7 +292,7 @@ async fn a_stopped_source_lets_its_invocation_end_and_commits_it() {
             Ok(Bytes::new())
         })
     });
-    let source = EventSource::start(kafka.config(), invoker.clone()).unwrap();
+    let source = EventSource::start(kafka.config_for_batches_of(3), invoker.clone()).unwrap();
     until(|| source.stats().in_flight == 1).await;
     source.stop().await;
     let again = EventSource::start(kafka.config(), invoker).unwrap();
@@ -391,14 +396,14 @@ async fn retries_end_where_they_are_told_to_and_the_records_go_where_they_are_to
                 if refusals.fetch_add(1, Ordering::Relaxed) == 0 { Err("full".to_owned()) } else { Ok(()) }
             })
         })),
-        ..kafka.config()
+        ..kafka.config_for_batches_of(3)
     };
     let source = EventSource::start(config, seen.invoker(answer)).unwrap();
     soon(source.drained()).await;
-    kafka.produce_numbers(1, 3..5);
+    kafka.produce_numbers(1, 3..6);
     soon(source.drained()).await;
     assert_eq!(seen.offsets()[..3], [vec![0, 1, 2], vec![0, 1, 2], vec![0, 1, 2]]);
-    assert_eq!(seen.offsets()[3..].concat(), [3, 4]);
+    assert_eq!(seen.offsets()[3..].concat(), [3, 4, 5]);
     assert_eq!(refusals.load(Ordering::Relaxed), 2);
     assert_eq!(source.stats().given_up, 3);
     source.stop().await;
@@ -413,7 +418,8 @@ async fn reported_items_are_retried_and_what_lies_before_them_is_committed() {
         let failed = r#"{"batchItemFailures":[{"itemIdentifier":{"partition":"names-0","offset":4}}]}"#;
         Ok(Bytes::from(if records[0].1 == 0 { failed } else { "{}" }))
     };
-    let config = EventSourceConfig { provisioned: true, report_batch_item_failures: true, ..kafka.config() };
+    let config =
+        EventSourceConfig { provisioned: true, report_batch_item_failures: true, ..kafka.config_for_batches_of(6) };
     let source = EventSource::start(config, seen.invoker(answer)).unwrap();
     soon(source.drained()).await;
     assert_eq!(seen.offsets(), [vec![0, 1, 2, 3, 4, 5], vec![4, 5]]);

@@ -58,6 +58,9 @@ pub fn print() -> Result<(), Failure> {
             .map(|name| format!("{:.1}", stage[name].as_f64().unwrap_or_default()));
         println!("| {} | {} |", stage["format"].as_str().unwrap_or_default(), ms.join(" | "));
     }
+    println!(
+        "\nS3 is a map in memory here. Its client, signatures and HTTP come on top: `make bench-growth` has them (docs/SCALE.md)."
+    );
     Ok(())
 }
 
