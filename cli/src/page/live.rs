@@ -159,12 +159,16 @@ impl Live {
 }
 
 impl Viewer {
-    /// The next picture.
+    /// The next picture. Who waits for it looks, however late it is.
     pub async fn next(&mut self) -> Option<Arc<Frame>> {
-        self.live.keep_looking();
-        // Never fails: the sender is held here.
-        self.frames.changed().await.ok()?;
-        Some(self.frames.borrow_and_update().clone())
+        loop {
+            self.live.keep_looking();
+            if let Ok(changed) = tokio::time::timeout(EVERY, self.frames.changed()).await {
+                // Never fails: the sender is held here.
+                changed.ok()?;
+                return Some(self.frames.borrow_and_update().clone());
+            }
+        }
     }
 
     /// The document, with every part as new as one who looks all the time has it.

@@ -1,7 +1,7 @@
 // The page is drawn by the server. This takes its new parts from /api/events, and sends what the buttons ask for.
 "use strict";
 
-const SILENCE_MS = 5000; // the server sends an event a second
+const SILENCE_MS = 10000; // the server sends an event a second; a busy machine is late
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const at = (id) => document.getElementById(id);
 const make = (name, text, className) => {
