@@ -137,14 +137,19 @@ def goals(way, event) -> str:
     return "\n".join(lines) + "\n"
 
 
-def machine(records, rounds, minutes) -> str:
-    def said(*command) -> str:
-        try:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            return done.stdout.strip().splitlines()[0]
-        except (OSError, IndexError):
-            return "not there"
+def said(*command) -> str:
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.stdout.strip().splitlines()[0]
+    except (OSError, IndexError):
+        return "not there"
 
+
+# Before this document is written, which would make it another one.
+COMMIT = said("git", "describe", "--always", "--dirty")
+
+
+def machine(records, rounds, minutes) -> str:
     def first(path, name) -> str:
         with open(path) as file:
             return next((line.split(":", 1)[1].strip() for line in file if line.startswith(name)), "unknown")
@@ -153,7 +158,7 @@ def machine(records, rounds, minutes) -> str:
     lines = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()) + f", {minutes:.0f} minutes",
         "command": f"`ROUNDS={rounds} make bench-peers RECORDS={records}`",
-        "commit": said("git", "describe", "--always", "--dirty"),
+        "commit": COMMIT,
         "processor": f"{first('/proc/cpuinfo', 'model name')}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{int(first('/proc/meminfo', 'MemTotal').split()[0]) / 1e6:.0f} GB",
         "load when this was written": f"{os.getloadavg()[2]:.1f} (15 minutes)",
