@@ -193,7 +193,7 @@ cost: ## Compute docs/COST.md and what docs/SCALE.md derives: dollars a GB, besi
 	docs/cost.py
 
 .PHONY: bench-peers
-bench-peers: toolchain ## Kafka to S3, ours beside Spark and Python, into docs/BENCHMARKS.md (RECORDS=; half an hour, half of it to compile)
+bench-peers: toolchain ## Kafka to S3, ours beside Spark and Python, into docs/BENCHMARKS.md (RECORDS=, ROUNDS=; half an hour, half of it to compile)
 	tests/cloud/tools.sh peers kafka versitygw
 	@tests/cloud/tools.sh spark || tests/cloud/skip.sh 'Spark is not there and is not measured: the line above says why'
 	$(CARGO) build --locked --release -p bench -p consumer -p peers

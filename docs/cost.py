@@ -21,7 +21,7 @@ MEASURED_RECORDS = 12_563
 MEASURED_JSON = 3_435_687  # bytes; as base64 in their envelope they fill Lambda's 6,291,456
 
 # --- Assumed.
-CPU_FACTOR = 1.5  # an arm64 Lambda's processor takes that many times as long as the one that was measured on
+CPU_FACTOR = 2  # an arm64 Lambda's processor takes that many times as long as the EPYC that was measured on; an Intel Xeon took 1.4
 WAIT_MS = 130  # for S3, one after another: the ledger is read (20), the object put (70), the ledger put (40)
 CONCURRENCY = 4  # partitions of an event whose waits overlap (CONSUMER_CONCURRENCY)
 BATCH = 10_000  # records of an event at most: the mapping's limit, and infra/'s batch_size

@@ -18,7 +18,7 @@ HEAD = """# Benchmarks
 `make bench-peers` measures all of this in one run and writes this file.
 
 ```sh
-make bench-peers                             # 2,000,000 records, three rounds, half an hour when all is built
+make bench-peers                             # 2,000,000 records, three rounds, a quarter of an hour when all is built
 ROUNDS=1 make bench-peers RECORDS=200000     # a shorter run
 ```
 
