@@ -202,6 +202,12 @@ async fn sql_reads_the_lake_and_cannot_write(browser: &Browser, report: &Value) 
     assert_eq!(answer_to(browser, &deep(299), "td").await, "300");
     assert!(answer_to(browser, &deep(2_000), ".trouble").await.contains("600 words and signs"));
     looks::axe_finds_nothing(browser, "document", "a refused query").await;
+    // Of two that are chosen in one moment, as with the arrow keys, the later one is answered.
+    let both = "const s = document.querySelector('#sql-saved');
+        for (const chosen of [s.options.length - 1, 0]) { s.selectedIndex = chosen; s.dispatchEvent(new Event('change', {bubbles: true})); }";
+    empty_result(browser).await;
+    browser.run(both, &[]).await;
+    browser.until("the later query is answered", "document.querySelector('#sql-result th')?.innerText === 'dt'").await;
     // A choice is a query that runs; the keyboard runs it again.
     let choices =
         browser.run("return document.querySelectorAll('#sql-saved option').length", &[]).await.as_u64().unwrap();
