@@ -123,7 +123,7 @@ async fn demo(dataset: &str, args: &DemoArgs, out: &mut dyn Write) -> Result<Exi
     if args.records.is_some() || args.chaos {
         measured(&stack, &args.folder, &produced, wall, out)?;
     }
-    let kafka = kafka::connect(&stack.bootstrap_servers(), &lake.sdk).await?;
+    let kafka = kafka::connect_embedded(&stack.bootstrap_servers(), &lake.sdk).await?;
     let report = verify(&lake, &VerifyOptions { deep: true, kafka: Some(kafka), ..VerifyOptions::default() }).await?;
     writeln!(out, "freshet verify --deep\n{}", report.to_text())?;
 

@@ -1,6 +1,7 @@
 //! What the topic holds: the first and the next offset of each partition, and how far a consumer group is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -27,10 +28,20 @@ pub struct Watermarks {
 /// How to reach these brokers; TLS and SASL are in the environment's `KAFKA_*`, as for the functions.
 pub async fn connect(bootstrap: &str, sdk: &SdkConfig) -> Result<KafkaConfig, Error> {
     let text = |(k, v): (std::ffi::OsString, std::ffi::OsString)| Some((k.into_string().ok()?, v.into_string().ok()?));
+    let settings = settings(bootstrap, std::env::vars_os().filter_map(text))?;
+    settings.resolve(sdk).await.map_err(|e| Error::stopped(e.to_string()))
+}
+
+/// How to reach the embedded broker, whatever the environment says of others.
+pub async fn connect_embedded(bootstrap: &str, sdk: &SdkConfig) -> Result<KafkaConfig, Error> {
+    settings(bootstrap, [])?.resolve(sdk).await.map_err(|e| Error::stopped(e.to_string()))
+}
+
+fn settings(bootstrap: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<KafkaSettings, Error> {
     let brokers = ("KAFKA_BOOTSTRAP_SERVERS".to_owned(), bootstrap.to_owned());
-    let mut env = Env::new(std::env::vars_os().filter_map(text).chain([brokers]));
+    let mut env = Env::new(variables.into_iter().chain([brokers]));
     let settings = KafkaSettings::read(&mut env);
-    env.finish(settings)?.resolve(sdk).await.map_err(|e| Error::stopped(e.to_string()))
+    Ok(env.finish(settings)?)
 }
 
 /// The watermarks of each partition of a topic.
@@ -48,15 +59,25 @@ pub async fn watermarks(config: &KafkaConfig, topic: &str) -> Result<BTreeMap<i3
     )))
 }
 
-/// How far a consumer group is in each partition of a topic; nobody joins it.
-pub async fn lag(config: &KafkaConfig, topic: &str, group: &str) -> Result<BTreeMap<i32, Lag>, String> {
-    let (config, topic, group) = (config.clone(), topic.to_owned(), group.to_owned());
-    let asked = tokio::task::spawn_blocking(move || {
+/// A client that asks how far a consumer group is, and does not join it.
+#[derive(Clone)]
+pub struct GroupClient(Arc<BaseConsumer<KafkaContext>>);
+
+impl GroupClient {
+    pub async fn connect(config: KafkaConfig, group: &str) -> Result<GroupClient, String> {
         let mut client = config.client_config();
         client.set("group.id", group);
-        lag_by(&signed_in(&config, &client)?, &topic).map_err(|e| e.to_string())
-    });
-    asked.await.unwrap_or_else(|panic| Err(panic.to_string()))
+        // MSK's IAM sign-in blocks.
+        let made = tokio::task::spawn_blocking(move || signed_in(&config, &client)).await;
+        made.map_err(|panic| panic.to_string())?.map(|client| GroupClient(Arc::new(client)))
+    }
+
+    /// In each partition of the topic.
+    pub async fn lag(&self, topic: &str) -> Result<BTreeMap<i32, Lag>, String> {
+        let (client, topic) = (self.0.clone(), topic.to_owned());
+        let asked = tokio::task::spawn_blocking(move || lag_by(&client, &topic)).await;
+        asked.map_err(|panic| panic.to_string())?.map_err(|e| e.to_string())
+    }
 }
 
 fn signed_in(config: &KafkaConfig, client: &ClientConfig) -> Result<BaseConsumer<KafkaContext>, String> {

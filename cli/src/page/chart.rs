@@ -20,6 +20,8 @@ pub struct History<'a> {
     pub running: bool,
     pub producer: Option<&'a Metrics>,
     pub consumer: Option<&'a Metrics>,
+    /// The topic's, if it answers.
+    pub lag: Option<i64>,
     pub lags: &'a VecDeque<(i64, i64)>,
     pub attempts: &'a VecDeque<(i64, u64)>,
 }
@@ -63,13 +65,13 @@ pub fn charts(history: &History<'_>) -> Vec<Chart> {
     let lines = |metrics: &Metrics| metrics.recent.iter().filter_map(freshness).collect::<Vec<_>>();
     let freshness = highest(now, history.consumer.map(lines).unwrap_or_default());
     let lag = highest(now, pairs(history.lags));
-    let lag_now = history.lags.back().map(|(_, lag)| *lag as f64);
+    let lag_now = history.lag.map(|lag| lag as f64);
     let invocations = highest(now, pairs(history.attempts));
     vec![
-        chart("records", "Records per second", rate, vec![("in", published, None), ("out", stored, None)]),
-        chart("freshness", "Freshness", milliseconds, vec![("age when stored", freshness, None)]),
+        chart("records", "Records per second", rate, vec![newest("in", published), newest("out", stored)]),
+        chart("freshness", "Freshness", milliseconds, vec![newest("age when stored", freshness)]),
         chart("lag", "Lag", records, vec![("records", lag, lag_now)]),
-        chart("invocations", "Invocation time", milliseconds, vec![("longest", invocations, None)]),
+        chart("invocations", "Invocation time", milliseconds, vec![newest("longest", invocations)]),
     ]
 }
 
@@ -118,14 +120,18 @@ fn highest(now: i64, values: Vec<(i64, f64)>) -> Steps {
     steps
 }
 
-/// Of each series its name, its steps, and its newest value, unless that is the last step's.
+/// Of each series its name, its steps, and its value of now.
 type Named = (&'static str, Steps, Option<f64>);
+
+/// One whose value of now is that of the last step which has one.
+fn newest(name: &'static str, steps: Steps) -> Named {
+    let now = steps.iter().rev().flatten().next().copied();
+    (name, steps, now)
+}
 
 fn chart(id: &'static str, title: &'static str, say: fn(f64) -> String, series: Vec<Named>) -> Chart {
     let top = series.iter().flat_map(|(_, steps, _)| steps.iter().flatten()).copied().fold(0.0, f64::max);
-    let newest = |steps: &Steps| steps.iter().rev().flatten().next().copied();
-    let drawn = series.iter().map(|(name, steps, now)| draw(name, steps, top, now.or_else(|| newest(steps)).map(say)));
-    let drawn: Vec<Series> = drawn.collect();
+    let drawn: Vec<Series> = series.iter().map(|(name, steps, now)| draw(name, steps, top, now.map(say))).collect();
     let values: Vec<String> = drawn.iter().map(|series| format!("{} {}", series.name, series.now)).collect();
     let minutes = count((CHARTED / 60_000).unsigned_abs(), "minute");
     let text = match top > 0.0 {
@@ -200,8 +206,9 @@ mod tests {
         assert_eq!(chart.text, "Lag in the last 15 minutes: nothing yet");
         assert_eq!((chart.series[0].line.as_str(), chart.series[0].now.as_str()), ("", "–"));
     }
+
     #[test]
-    fn the_lag_of_now_is_the_last_one_and_one_value_is_drawn_too() {
+    fn the_lag_of_now_is_the_topics_and_one_value_is_drawn_too() {
         let lags = VecDeque::from([(9_999_000, 50), (10_000_000, 3)]);
         let attempts = VecDeque::new();
         let history = History {
@@ -209,6 +216,7 @@ mod tests {
             running: false,
             producer: None,
             consumer: None,
+            lag: Some(3),
             lags: &lags,
             attempts: &attempts,
         };
@@ -217,5 +225,7 @@ mod tests {
             (lag.series[0].now.as_str(), lag.highest.as_str(), lag.series[0].line.as_str()),
             ("3", "50", "M300.0 1.0Z")
         );
+        let silent = charts(&History { lag: None, ..history }).remove(2);
+        assert_eq!(silent.series[0].now, "–");
     }
 }

@@ -16,7 +16,7 @@ use crate::status::document::{Lake, Section, Status, Topic};
 use crate::status::look::{Doings, Looker, assemble};
 use crate::status::metrics::{CHARTED, Metrics};
 
-/// How often the topic is asked, and the page is drawn.
+/// How often the page is drawn.
 const EVERY: Duration = Duration::from_secs(1);
 /// How often the lake is listed.
 const LAKE_EVERY: Duration = Duration::from_secs(4);
@@ -26,14 +26,16 @@ const STALE: Duration = Duration::from_secs(30);
 pub const GONE: Duration = Duration::from_secs(5);
 /// Who asks once waits for all parts, but not for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How often those who wait look whether they need to.
+const TICK: Duration = Duration::from_millis(50);
 /// The first picture comes with what there is by then.
 const FIRST: Duration = Duration::from_millis(1500);
 
-/// What somebody said when he was asked last.
+/// What one part said when it was asked last.
 struct Part<T> {
     said: T,
     took: Duration,
-    /// When he is asked again.
+    /// When it is asked again.
     due: Instant,
 }
 
@@ -44,13 +46,17 @@ impl<T> Part<T> {
 }
 
 /// What was said, unless an answer is so late that it may be otherwise by now.
-fn known<T>(part: &Option<Part<T>>) -> Result<&T, String> {
+fn in_time<T>(part: &Option<Part<T>>) -> Result<&T, String> {
     let Some(part) = part else { return Err("no answer yet: it is waited for".to_owned()) };
-    let late = part.due.elapsed();
-    if late > part.took * 2 + STALE {
-        return Err(format!("no answer for {} s: it is waited for", late.as_secs()));
+    match late(part) {
+        Some(time) => Err(format!("no answer for {} s: it is waited for", time.as_secs())),
+        None => Ok(&part.said),
     }
-    Ok(&part.said)
+}
+
+/// By how much, if it is too late.
+fn late<T>(part: &Part<T>) -> Option<Duration> {
+    Some(part.due.elapsed()).filter(|time| *time > part.took * 2 + STALE)
 }
 
 /// Whether it need not be asked again yet.
@@ -93,7 +99,7 @@ struct Watched {
 
 /// Somebody who looks.
 pub struct Viewer {
-    pub frames: watch::Receiver<Arc<Frame>>,
+    frames: watch::Receiver<Arc<Frame>>,
     live: Arc<Live>,
 }
 
@@ -122,15 +128,14 @@ impl Live {
         }
     }
 
-    /// Returns when nobody looks any more.
-    async fn unwatched(&self) {
-        loop {
-            let last = lock(&self.watched).last;
-            match last.map(|last| GONE.saturating_sub(last.elapsed())) {
-                None | Some(Duration::ZERO) => return,
-                Some(left) => tokio::time::sleep(left).await,
-            }
-        }
+    fn is_watched(&self) -> bool {
+        lock(&self.watched).last.is_some_and(|last| last.elapsed() < GONE)
+    }
+
+    /// Whether nobody need be asked yet.
+    fn is_fresh(&self) -> bool {
+        let parts = lock(&self.parts);
+        fresh(&parts.doings) && fresh(&parts.topic) && fresh(&parts.lake)
     }
 
     /// The newest dead letters.
@@ -140,9 +145,9 @@ impl Live {
     }
 
     fn status(&self, parts: &Parts) -> Status {
-        let doings = known(&parts.doings).cloned().unwrap_or_else(|reason| Doings::unknown(&reason));
-        let topic = known(&parts.topic).cloned().unwrap_or_else(Section::unknown);
-        let lake = known(&parts.lake).cloned().unwrap_or_else(Section::unknown);
+        let doings = in_time(&parts.doings).cloned().unwrap_or_else(|reason| Doings::unknown(&reason));
+        let topic = in_time(&parts.topic).cloned().unwrap_or_else(Section::unknown);
+        let lake = in_time(&parts.lake).cloned().unwrap_or_else(Section::unknown);
         assemble(&self.dataset, doings, topic, lake)
     }
 
@@ -152,8 +157,9 @@ impl Live {
         parts.remember(&status);
         let (producer, consumer) = parts.logs.as_ref().map(|(producer, consumer)| (producer, consumer)).unzip();
         let running = status.schedule.known.as_ref().is_some_and(|schedule| schedule.running);
+        let lag = status.topic.known.as_ref().map(|topic| topic.lag);
         let history =
-            History { now: status.at, running, producer, consumer, lags: &parts.lags, attempts: &parts.attempts };
+            History { now: status.at, running, producer, consumer, lag, lags: &parts.lags, attempts: &parts.attempts };
         self.view.frame(&self.frames.borrow(), &status, &history, &parts.letters)
     }
 }
@@ -188,20 +194,23 @@ impl Viewer {
         let mut frames = self.frames.clone();
         loop {
             self.live.keep_looking();
-            {
-                let parts = lock(&self.live.parts);
-                let all = fresh(&parts.doings) && fresh(&parts.topic) && fresh(&parts.lake);
-                if all || Instant::now() >= deadline {
-                    return;
-                }
+            if self.live.is_fresh() || Instant::now() >= deadline {
+                return;
             }
             // Woken with each picture; parts come between two of them.
-            let _ = tokio::time::timeout(Duration::from_millis(50), frames.changed()).await;
+            let _ = tokio::time::timeout(TICK, frames.changed()).await;
         }
     }
 }
 
 impl Parts {
+    /// Nobody has asked for long: that is not the parts' fault.
+    fn begin_anew(&mut self) {
+        self.doings.take_if(|part| late(part).is_some());
+        self.topic.take_if(|part| late(part).is_some());
+        self.lake.take_if(|part| late(part).is_some());
+    }
+
     fn remember(&mut self, status: &Status) {
         let limit = status.at - CHARTED;
         if let Some(source) = status.consumer.known.as_ref().and_then(|consumer| consumer.source.as_ref()) {
@@ -225,17 +234,19 @@ impl Parts {
 
 /// Asks each part at its own pace, and draws, as long as somebody looks.
 async fn sample(live: Arc<Live>) {
+    lock(&live.parts).begin_anew();
     tokio::select! {
         _ = async { tokio::join!(doings(&live), topic(&live), draw(&live)) } => {}
         () = lake(&live) => {}
     }
+    live.looker.rest().await;
 }
 
 async fn doings(live: &Live) {
     let every = live.looker.source.every();
     loop {
         let due = lock(&live.parts).doings.as_ref().map(|part| part.due);
-        wait_until(due).await;
+        turn(live, due).await;
         let began = Instant::now();
         let doings = live.looker.doings().await;
         let logs = live.looker.metrics().await;
@@ -246,16 +257,17 @@ async fn doings(live: &Live) {
 }
 
 async fn topic(live: &Live) {
+    let every = live.looker.source.every();
     loop {
         let due = lock(&live.parts).topic.as_ref().map(|part| part.due);
-        wait_until(due).await;
+        turn(live, due).await;
         let began = Instant::now();
         let topic = live.looker.topic().await;
         let mut parts = lock(&live.parts);
         if let Some(topic) = &topic.known {
             parts.lags.push_back((now_ms(), topic.lag));
         }
-        parts.topic = Some(Part::new(topic, began, EVERY));
+        parts.topic = Some(Part::new(topic, began, every));
     }
 }
 
@@ -263,9 +275,11 @@ async fn topic(live: &Live) {
 async fn lake(live: &Live) {
     loop {
         let due = lock(&live.parts).lake.as_ref().map(|part| part.due);
-        tokio::select! {
-            () = live.unwatched() => return,
-            () = wait_until(due) => {}
+        while live.is_watched() && due.is_some_and(|due| Instant::now() < due) {
+            tokio::time::sleep(TICK).await;
+        }
+        if !live.is_watched() {
+            return;
         }
         let began = Instant::now();
         let (lake, letters) = tokio::join!(live.looker.lake(), live.letters(SHOWN));
@@ -278,15 +292,24 @@ async fn lake(live: &Live) {
 }
 
 async fn draw(live: &Live) {
+    // Whoever comes back to the page shall see something else than that nothing is known yet.
+    let began = Instant::now();
+    while !live.is_fresh() && began.elapsed() < FIRST {
+        tokio::time::sleep(TICK).await;
+    }
     loop {
         live.frames.send_replace(Arc::new(live.frame()));
         tokio::time::sleep(EVERY).await;
     }
 }
 
-async fn wait_until(due: Option<Instant>) {
+/// Waits until a part is due, and somebody looks: one who has gone may have left a listing under way.
+async fn turn(live: &Live, due: Option<Instant>) {
     if let Some(due) = due {
         tokio::time::sleep_until(due.into()).await;
+    }
+    while !live.is_watched() {
+        tokio::time::sleep(TICK).await;
     }
 }
 
@@ -302,10 +325,10 @@ mod tests {
     fn an_answer_that_always_takes_long_is_not_late() {
         let late = |took, by| {
             let due = Instant::now().checked_sub(Duration::from_secs(by)).unwrap();
-            known(&Some(Part { said: 7, took: Duration::from_secs(took), due })).copied()
+            in_time(&Some(Part { said: 7, took: Duration::from_secs(took), due })).copied()
         };
         assert_eq!((late(0, 0), late(0, 29), late(20, 60)), (Ok(7), Ok(7), Ok(7)));
         assert_eq!(late(0, 31), Err("no answer for 31 s: it is waited for".to_owned()));
-        assert!(late(20, 71).is_err() && known::<i32>(&None).is_err());
+        assert!(late(20, 71).is_err() && in_time::<i32>(&None).is_err());
     }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use localstack::schedule::Schedule as Ticks;
 use localstack::stack::Stack;
+use pipeline::kafka::KafkaConfig;
 use tokio::sync::Mutex;
 
 use crate::event_source::SourceStatus;
 use crate::status::document::{Function, Functions, Run, Schedule};
 use crate::status::metrics::Metrics;
 use crate::status::source::{Pipeline, Role, Source};
-use crate::{Error, Lake};
+use crate::{Error, Lake, kafka};
 
 /// The most that one look reads of a log, so that a long one is not held in memory at once.
 const READ: u64 = 16 << 20;
@@ -51,6 +52,10 @@ impl OfDemo {
 impl Source for OfDemo {
     async fn pipeline(&self) -> Result<Arc<Pipeline>, Error> {
         Ok(self.pipeline.clone())
+    }
+
+    async fn kafka(&self) -> Result<KafkaConfig, Error> {
+        kafka::connect_embedded(&self.pipeline.polled.bootstrap_servers, &self.pipeline.lake.sdk).await
     }
 
     fn every(&self) -> Duration {

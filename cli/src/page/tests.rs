@@ -10,6 +10,7 @@ use localstack::s3::S3Server;
 use localstack::server::Server;
 use localstack::stack::BUCKET;
 use pipeline::config::{LakeConfig, S3Config};
+use pipeline::kafka::KafkaConfig;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ use crate::status::document::{self, Function, Functions, Partition, Schedule, Se
 use crate::status::look::{Doings, assemble};
 use crate::status::metrics::Metrics;
 use crate::status::source::{Pipeline, Role};
-use crate::{Lake, status};
+use crate::{Lake, kafka, status};
 
 /// Answers at once, and counts how often it is asked.
 struct Played {
@@ -89,6 +90,10 @@ fn attempt(id: u64, outcome: AttemptOutcome) -> Attempt {
 impl Source for Played {
     async fn pipeline(&self) -> Result<Arc<Pipeline>, Error> {
         Ok(self.pipeline.clone())
+    }
+
+    async fn kafka(&self) -> Result<KafkaConfig, Error> {
+        kafka::connect_embedded(&self.pipeline.polled.bootstrap_servers, &self.pipeline.lake.sdk).await
     }
 
     fn every(&self) -> Duration {
@@ -372,6 +377,7 @@ fn frame_after(before: &Frame, status: &Status) -> Frame {
         running: false,
         producer: None,
         consumer: None,
+        lag: None,
         lags: &lags,
         attempts: &attempts,
     };

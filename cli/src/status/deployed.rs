@@ -58,8 +58,6 @@ struct Opened {
     pipeline: Arc<Pipeline>,
     functions: outputs::Functions,
     rule: Option<String>,
-    /// Made when the topic is asked, a secret being read for it: who cannot sign in sees the rest.
-    kafka: OnceCell<KafkaConfig>,
     /// The last run of before `since`.
     old_run: OnceCell<Option<Line>>,
 }
@@ -95,8 +93,8 @@ impl Deployed {
             .ok_or_else(|| Error::stopped(format!("Terraform's outputs have no event source of `{dataset}`")))?;
         let (functions, rule) = (outputs.functions(dataset)?.clone(), outputs.schedule(dataset).map(str::to_owned));
         let pipeline = Arc::new(Pipeline { lake, polled: Arc::new(mapping.config) });
-        let (kafka, old_run) = (OnceCell::new(), OnceCell::new());
-        Ok(opened.insert(Arc::new(Opened { outputs: text, pipeline, functions, rule, kafka, old_run })).clone())
+        let old_run = OnceCell::new();
+        Ok(opened.insert(Arc::new(Opened { outputs: text, pipeline, functions, rule, old_run })).clone())
     }
 
     async fn client(&self, service: Service) -> Result<(Arc<Opened>, Client), String> {
@@ -133,7 +131,7 @@ impl Source for Deployed {
     async fn kafka(&self) -> Result<KafkaConfig, Error> {
         let opened = self.open().await?;
         let Pipeline { lake, polled } = &*opened.pipeline;
-        opened.kafka.get_or_try_init(|| kafka::connect(&polled.bootstrap_servers, &lake.sdk)).await.cloned()
+        kafka::connect(&polled.bootstrap_servers, &lake.sdk).await
     }
 
     fn every(&self) -> Duration {
@@ -313,7 +311,12 @@ async fn call(client: &Client, target: &str, request: &Value) -> Result<Value, S
 fn body(what: &str, answer: &Answer) -> Result<Value, String> {
     if answer.status != 200 {
         let said: String = String::from_utf8_lossy(&answer.body).chars().take(200).collect();
-        let advice = "check the credentials, what they may do (docs/PAGE.md lists it), and the region";
+        let refused = matches!(answer.status, 401 | 403) || said.contains("AccessDenied");
+        let advice = if refused {
+            "check the credentials, and whether they may do that (docs/PAGE.md lists what is needed)"
+        } else {
+            "it is asked again; check the region and AWS_ENDPOINT_URL if it stays so"
+        };
         return Err(format!("{what}: status {} ({said}): {advice}", answer.status));
     }
     serde_json::from_slice(&answer.body).map_err(|e| format!("{what}: no JSON ({e}): check AWS_ENDPOINT_URL"))
@@ -366,7 +369,6 @@ mod tests {
             pipeline: Arc::new(Pipeline { lake, polled }),
             functions: outputs::Functions { producer: "p".to_owned(), consumer: "c".to_owned() },
             rule: Some("freshet-names".to_owned()),
-            kafka: OnceCell::new(),
             old_run: OnceCell::new(),
         }));
         deployed

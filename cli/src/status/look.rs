@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use localstack::event_source::{EventSourceConfig, Lag};
 use pipeline::telemetry::now_ms;
@@ -14,14 +15,17 @@ use super::document::{
 use super::metrics::Metrics;
 use super::source::{Pipeline, Role, Source};
 use crate::event_source::SourceStatus;
+use crate::kafka::GroupClient;
 use crate::verify::check::{check, total};
 use crate::verify::collect::{Known, collect_new};
 use crate::verify::inventory::{DataObject, Inventory};
 use crate::verify::{VerifyOptions, add_catalog};
-use crate::{Error, kafka, text};
+use crate::{Error, text};
 
 /// So many failures in a row are no accident.
 const STUCK: u64 = 3;
+/// How long a client asks the brokers: a token for MSK lives a quarter of an hour.
+const CLIENT: Duration = Duration::from_secs(300);
 const DIRECTORIES: usize = 48;
 const FILES: usize = 5;
 
@@ -53,6 +57,14 @@ pub struct Looker {
     producer: Mutex<Metrics>,
     consumer: Mutex<Metrics>,
     objects: Mutex<Known>,
+    group: Mutex<Option<Kept>>,
+}
+
+/// The client of the last look.
+struct Kept {
+    pipeline: Arc<Pipeline>,
+    made: Instant,
+    client: GroupClient,
 }
 
 impl Looker {
@@ -63,6 +75,7 @@ impl Looker {
             producer: Mutex::new(Metrics::new(PRODUCER, since)),
             consumer: Mutex::new(Metrics::new(CONSUMER, since)),
             objects: Mutex::default(),
+            group: Mutex::default(),
         }
     }
 
@@ -125,15 +138,36 @@ impl Looker {
             Ok(pipeline) => pipeline,
             Err(error) => return Section::unknown(error.to_string()),
         };
-        let EventSourceConfig { topic, bootstrap_servers: brokers, consumer_group_id, .. } = &*pipeline.polled;
-        let config = match self.source.kafka().await {
-            Ok(config) => config,
-            Err(error) => return Section::unknown(format!("{topic} at {brokers} cannot be asked: {error}")),
+        let EventSourceConfig { topic, bootstrap_servers: brokers, consumer_group_id: group, .. } = &*pipeline.polled;
+        let kept = self.group.lock().await.take();
+        let kept = kept.filter(|kept| Arc::ptr_eq(&kept.pipeline, &pipeline) && kept.made.elapsed() < CLIENT);
+        let kept = match kept {
+            Some(kept) => kept,
+            None => match self.group_client(group).await {
+                Ok(client) => Kept { pipeline: pipeline.clone(), made: Instant::now(), client },
+                Err(error) => return Section::unknown(format!("{topic} at {brokers} cannot be asked: {error}")),
+            },
         };
-        Section::of(match kafka::lag(&config, topic, consumer_group_id).await {
-            Ok(lags) => Ok(topic_of(topic, brokers, &lags)),
-            Err(error) => Err(format!("{topic} at {brokers} does not answer: {error}. Look into the broker's log")),
-        })
+        match kept.client.lag(topic).await {
+            Ok(lags) => {
+                *self.group.lock().await = Some(kept);
+                Section::of(Ok(topic_of(topic, brokers, &lags)))
+            }
+            // By another client next time: a secret may have been rotated.
+            Err(error) => Section::unknown(format!(
+                "{topic} at {brokers} does not answer: {error}. Check the network, KAFKA_*, what its user may do, and the broker's log"
+            )),
+        }
+    }
+
+    async fn group_client(&self, group: &str) -> Result<GroupClient, String> {
+        let config = self.source.kafka().await.map_err(|e| e.to_string())?;
+        GroupClient::connect(config, group).await
+    }
+
+    /// Lets go of the brokers, until they are asked again.
+    pub async fn rest(&self) {
+        self.group.lock().await.take();
     }
 
     pub async fn lake(&self) -> Section<Lake> {

@@ -10,7 +10,7 @@ use pipeline::kafka::KafkaConfig;
 use super::document::{Functions, Schedule};
 use super::metrics::Metrics;
 use crate::event_source::SourceStatus;
-use crate::{Error, Lake, kafka};
+use crate::{Error, Lake};
 
 /// What both have: a lake, and a topic that is polled.
 pub struct Pipeline {
@@ -33,10 +33,7 @@ pub trait Source: Send + Sync + 'static {
     async fn pipeline(&self) -> Result<Arc<Pipeline>, Error>;
 
     /// How the brokers are reached, with what they want of those who ask.
-    async fn kafka(&self) -> Result<KafkaConfig, Error> {
-        let pipeline = self.pipeline().await?;
-        kafka::connect(&pipeline.polled.bootstrap_servers, &pipeline.lake.sdk).await
-    }
+    async fn kafka(&self) -> Result<KafkaConfig, Error>;
 
     /// How often functions, schedule and logs may be asked.
     fn every(&self) -> Duration;

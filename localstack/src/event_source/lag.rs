@@ -40,7 +40,7 @@ pub async fn lag(config: &Arc<EventSourceConfig>) -> KafkaResult<BTreeMap<i32, L
     blocking(config, |config| lag_by(&client_config(config).create::<BaseConsumer>()?, &config.topic)).await
 }
 
-/// The same by a client of the group's, which is blocked meanwhile.
+/// The same by a client with the group's `group.id`; blocks.
 ///
 /// # Errors
 /// As [`lag`].
