@@ -1,7 +1,6 @@
 //! What the topic holds: the first and the next offset of each partition, and how far a consumer group is.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -48,36 +47,38 @@ fn settings(bootstrap: &str, variables: impl IntoIterator<Item = (String, String
 pub async fn watermarks(config: &KafkaConfig, topic: &str) -> Result<BTreeMap<i32, Watermarks>, Error> {
     let (config, name) = (config.clone(), topic.to_owned());
     // rdkafka's metadata calls block.
-    let asked = tokio::task::spawn_blocking(move || ask(&config, &name)).await;
-    let reason = match asked {
-        Ok(Ok(found)) => return Ok(found),
-        Ok(Err(reason)) => reason,
-        Err(panic) => panic.to_string(),
-    };
-    Err(Error::stopped(format!(
-        "cannot read the offsets of the topic `{topic}`: {reason}. Check --kafka, the KAFKA_* variables and the network"
-    )))
+    blocking(move || ask(&config, &name)).await.map_err(|reason| {
+        Error::stopped(format!(
+            "cannot read the offsets of the topic `{topic}`: {reason}. Check --kafka, the KAFKA_* variables and the network"
+        ))
+    })
 }
 
-/// A client that asks how far a consumer group is, and does not join it.
-#[derive(Clone)]
-pub struct GroupClient(Arc<BaseConsumer<KafkaContext>>);
+/// A client that asks how far a consumer group is, and does not join it. It blocks when it is made, asked and dropped: all of that
+/// is done beside the threads that run the page.
+pub struct GroupClient(BaseConsumer<KafkaContext>);
 
 impl GroupClient {
     pub async fn connect(config: KafkaConfig, group: &str) -> Result<GroupClient, String> {
         let mut client = config.client_config();
         client.set("group.id", group);
-        // MSK's IAM sign-in blocks.
-        let made = tokio::task::spawn_blocking(move || signed_in(&config, &client)).await;
-        made.map_err(|panic| panic.to_string())?.map(|client| GroupClient(Arc::new(client)))
+        blocking(move || signed_in(&config, &client).map(GroupClient)).await
     }
 
-    /// In each partition of the topic.
-    pub async fn lag(&self, topic: &str) -> Result<BTreeMap<i32, Lag>, String> {
-        let (client, topic) = (self.0.clone(), topic.to_owned());
-        let asked = tokio::task::spawn_blocking(move || lag_by(&client, &topic)).await;
-        asked.map_err(|panic| panic.to_string())?.map_err(|e| e.to_string())
+    /// In each partition of the topic, and the client to ask again: one that has got no answer is dropped.
+    pub async fn lag(self, topic: &str) -> Result<(GroupClient, BTreeMap<i32, Lag>), String> {
+        let topic = topic.to_owned();
+        blocking(move || lag_by(&self.0, &topic).map(|lags| (self, lags)).map_err(|e| e.to_string())).await
     }
+
+    pub async fn close(self) {
+        // Nothing is lost with a client that cannot be closed.
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(panic.to_string()))
 }
 
 fn signed_in(config: &KafkaConfig, client: &ClientConfig) -> Result<BaseConsumer<KafkaContext>, String> {

@@ -139,18 +139,13 @@ impl Looker {
             Err(error) => return Section::unknown(error.to_string()),
         };
         let EventSourceConfig { topic, bootstrap_servers: brokers, consumer_group_id: group, .. } = &*pipeline.polled;
-        let kept = self.group.lock().await.take();
-        let kept = kept.filter(|kept| Arc::ptr_eq(&kept.pipeline, &pipeline) && kept.made.elapsed() < CLIENT);
-        let kept = match kept {
-            Some(kept) => kept,
-            None => match self.group_client(group).await {
-                Ok(client) => Kept { pipeline: pipeline.clone(), made: Instant::now(), client },
-                Err(error) => return Section::unknown(format!("{topic} at {brokers} cannot be asked: {error}")),
-            },
+        let Kept { made, client, .. } = match self.group_client(&pipeline, group).await {
+            Ok(kept) => kept,
+            Err(error) => return Section::unknown(format!("{topic} at {brokers} cannot be asked: {error}")),
         };
-        match kept.client.lag(topic).await {
-            Ok(lags) => {
-                *self.group.lock().await = Some(kept);
+        match client.lag(topic).await {
+            Ok((client, lags)) => {
+                *self.group.lock().await = Some(Kept { pipeline: pipeline.clone(), made, client });
                 Section::of(Ok(topic_of(topic, brokers, &lags)))
             }
             // By another client next time: a secret may have been rotated.
@@ -160,14 +155,25 @@ impl Looker {
         }
     }
 
-    async fn group_client(&self, group: &str) -> Result<GroupClient, String> {
+    /// That of the last look, if it may still ask.
+    async fn group_client(&self, pipeline: &Arc<Pipeline>, group: &str) -> Result<Kept, String> {
+        let kept = self.group.lock().await.take();
+        match kept {
+            Some(kept) if Arc::ptr_eq(&kept.pipeline, pipeline) && kept.made.elapsed() < CLIENT => return Ok(kept),
+            Some(kept) => kept.client.close().await,
+            None => {}
+        }
         let config = self.source.kafka().await.map_err(|e| e.to_string())?;
-        GroupClient::connect(config, group).await
+        let client = GroupClient::connect(config, group).await?;
+        Ok(Kept { pipeline: pipeline.clone(), made: Instant::now(), client })
     }
 
     /// Lets go of the brokers, until they are asked again.
     pub async fn rest(&self) {
-        self.group.lock().await.take();
+        let kept = self.group.lock().await.take();
+        if let Some(kept) = kept {
+            kept.client.close().await;
+        }
     }
 
     pub async fn lake(&self) -> Section<Lake> {
